@@ -1,0 +1,1 @@
+"""Buses: implementations of `contracts.ports.Bus`. Each passes the contract suite in tests/contract."""

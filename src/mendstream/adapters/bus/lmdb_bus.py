@@ -1,0 +1,386 @@
+"""The embedded bus: two LMDB environments in a data directory, fenced one-transaction turns, retention in small steps.
+
+A process writes one environment (its wing) and reads both. Layout of each:
+
+    log     topic, partition, position (big-endian) -> rows, time, payload
+    ends    topic, partition -> first position kept, end, bytes
+    tasks   task -> epoch, turns, positions
+    state   task, 0 -> snapshot; task, 1, turn -> changes since
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lmdb
+import msgspec
+
+from mendstream.adapters.bus.bell import FifoBell, Ringer
+from mendstream.adapters.bus.watch import LockWatch
+from mendstream.contracts.agent import TaskId
+from mendstream.contracts.errors import Conflict, CouldNot, DataDirError, Fenced, LogFull
+from mendstream.contracts.ports import Block, Claim, Clock, Out, Position, TaskCommit
+from mendstream.contracts.topics import SPECS, TOPICS, Codec, Stream, Topic, Wing, wing_of
+
+_HEAD = struct.Struct("<Iq")  # rows, time of the append
+_KEY = struct.Struct(">BHQ")
+_STREAM = struct.Struct(">BH")
+_ENDS = struct.Struct("<qqq")
+_NUMBER = {spec.topic: number for number, spec in enumerate(TOPICS)}
+_PIPELINE = frozenset({"feature", "model", "decision"})
+_TRIM_EVERY = 64
+_TRIM_BLOCKS = 32
+_FORMAT = 1
+
+
+class _Task(msgspec.Struct):
+    epoch: int = 0
+    turns: int = 0
+    positions: dict[str, int] = {}
+
+
+class _Ends(NamedTuple):
+    first: int
+    end: int
+    bytes: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_task = msgspec.msgpack.Decoder(_Task).decode
+
+
+def _stream_key(stream: Stream) -> bytes:
+    return _STREAM.pack(_NUMBER[stream.topic], stream.partition)
+
+
+class _Env:
+    """One LMDB environment with its databases."""
+
+    def __init__(self, path: Path, *, map_bytes: int, sync: bool, readonly: bool) -> None:
+        try:
+            self.env = lmdb.open(
+                str(path), map_size=map_bytes, max_dbs=8, max_readers=510, sync=sync, metasync=False,
+                readonly=readonly, create=not readonly, lock=True,
+            )  # fmt: skip
+        except (lmdb.Error, OSError) as error:
+            raise DataDirError(
+                f"cannot open the log {path}: {error}",
+                hint="does the directory exist, is it writable, on a local disk? `mendstream doctor` looks closer",
+            ) from error
+        create = not readonly
+        self.log = self.env.open_db(b"log", create=create)
+        self.ends = self.env.open_db(b"ends", create=create)
+        self.tasks = self.env.open_db(b"tasks", create=create)
+        self.state = self.env.open_db(b"state", create=create)
+        self.meta = self.env.open_db(b"meta", create=create)
+
+
+def create(root: Path, *, incarnation: str, map_bytes: int) -> str:
+    """Make the two environments if they are missing; returns the log's incarnation (`incarnation` if it is new)."""
+    for wing in Wing:
+        try:
+            (root / wing.value).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataDirError(
+                f"cannot make the data directory {root}: {error.strerror}", hint="choose a writable one with --data DIR"
+            ) from error
+        env = _Env(root / wing.value, map_bytes=map_bytes, sync=True, readonly=False)
+        with env.env.begin(write=True, db=env.meta) as txn:
+            held = txn.get(b"incarnation")
+            if held is None:
+                txn.put(b"incarnation", incarnation.encode())
+                txn.put(b"format", str(_FORMAT).encode())
+            else:
+                incarnation = bytes(held).decode()
+                version = int(txn.get(b"format", b"0"))
+                if version > _FORMAT:
+                    raise DataDirError(
+                        f"{root} was written by a newer mendstream (format {version}, this one reads {_FORMAT})",
+                        hint="upgrade mendstream, or choose another directory with --data DIR",
+                    )
+        env.env.close()
+    return incarnation
+
+
+class LmdbBus:
+    """`contracts.ports.Bus` on LMDB. Safe for use by several threads of one process."""
+
+    def __init__(
+        self,
+        root: Path,
+        wing: Wing,
+        clock: Clock,
+        *,
+        map_bytes: int = 4 << 30,
+        durability: Literal["power", "process"] = "process",
+        readonly: bool = False,
+    ) -> None:
+        self._root = root
+        self._wing = wing
+        self._clock = clock
+        self._readonly = readonly
+        if not (root / Wing.DATA.value / "data.mdb").exists():
+            raise CouldNot(
+                f"{root} holds no log", hint="is a pipeline running there? start one, or name another --data DIR"
+            )
+        self._envs = {
+            side: _Env(
+                root / side.value,
+                map_bytes=map_bytes,
+                sync=durability == "power",
+                readonly=readonly or side is not wing,
+            )
+            for side in Wing
+        }
+        self._mine = self._envs[wing]
+        self._watch = LockWatch(root / "run" / f"lock-{wing.value}", clock)
+        self._ringer = Ringer(root / "bells")
+        self._writing = threading.Lock()
+        self._commits = 0
+        with self._envs[Wing.CONTROL].env.begin(db=self._envs[Wing.CONTROL].meta) as txn:
+            self._incarnation = bytes(txn.get(b"incarnation", b"")).decode()
+
+    @property
+    def incarnation(self) -> str:
+        return self._incarnation
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def bounds(self, stream: Stream) -> tuple[Position, Position]:
+        env = self._envs[wing_of(stream)]
+        with env.env.begin(db=env.ends) as txn:
+            ends = _ends(txn, env, stream)
+        return ends.first, ends.end
+
+    def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
+        env = self._envs[wing_of(stream)]
+        number, size = _NUMBER[stream.topic], 0
+        blocks: list[Block] = []
+        prefix = _stream_key(stream)
+        with env.env.begin(db=env.log) as txn, txn.cursor() as cursor:
+            if not _seek(cursor, prefix, number, stream.partition, position):
+                return []
+            for key, value in cursor:
+                if key[:3] != prefix or max_rows <= 0 or (blocks and size + len(value) > max_bytes):
+                    break
+                block = _block(stream, _KEY.unpack(key)[2], value, position, max_rows)
+                if block is None:
+                    continue
+                blocks.append(block)
+                size += len(value)
+                max_rows -= block.rows
+        return blocks
+
+    def position(self, task: TaskId, stream: Stream) -> Position | None:
+        for env in self._envs.values():
+            with env.env.begin(db=env.tasks) as txn:
+                row = txn.get(str(task).encode())
+                if row is not None:
+                    return _decode_task(row).positions.get(str(stream))
+        return None
+
+    # --- turns -------------------------------------------------------------------------------------------------------
+
+    def claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
+        name = str(task).encode()
+        env = self._mine
+        with self._write() as txn:
+            held = txn.get(name, db=env.tasks)
+            row = _decode_task(held) if held is not None else _Task()
+            row.epoch += 1
+            for stream in inputs:
+                if str(stream) not in row.positions:
+                    row.positions[str(stream)] = 0 if stream.topic is Topic.SOURCE else self.bounds(stream)[0]
+            txn.put(name, _encode(row), db=env.tasks)
+            snapshot = txn.get(name + b"\0\0", db=env.state)
+            changes = [bytes(value) for _, value in _prefixed(txn, env.state, name + b"\0\1")]
+        return Claim(
+            task=task,
+            epoch=row.epoch,
+            turns=row.turns,
+            positions={stream: row.positions[str(stream)] for stream in inputs},
+            snapshot=None if snapshot is None else bytes(snapshot),
+            changes=changes,
+        )
+
+    def commit(self, commits: Sequence[TaskCommit]) -> Mapping[Stream, Position]:
+        ends: dict[Stream, _Ends] = {}
+        with self._write() as txn:
+            rows = [self._checked(txn, commit) for commit in commits]
+            for commit in commits:
+                for stream in commit.past_own:
+                    self._expect_drained(txn, stream, commit.before[stream])
+            for commit in commits:
+                for out in commit.outputs:
+                    self._append(txn, ends, out)
+            for commit, row in zip(commits, rows, strict=True):
+                row.turns = commit.turn
+                for stream, position in commit.positions.items():
+                    row.positions[str(stream)] = position
+                for stream in commit.past_own:
+                    row.positions[str(stream)] = (ends.get(stream) or _ends(txn, self._mine, stream)).end
+                self._put_task(txn, commit, row)
+            self._put_ends(txn, ends)
+        self._ringer.ring(ends)
+        return {stream: kept.end for stream, kept in ends.items()}
+
+    def publish(self, outs: Sequence[Out]) -> None:
+        ends: dict[Stream, _Ends] = {}
+        with self._write() as txn:
+            for out in outs:
+                self._append(txn, ends, out)
+            self._put_ends(txn, ends)
+        self._ringer.ring(ends)
+
+    def _checked(self, txn: Any, commit: TaskCommit) -> _Task:
+        held = txn.get(str(commit.task).encode(), db=self._mine.tasks)
+        row = _decode_task(held) if held is not None else _Task()
+        if row.epoch != commit.epoch:
+            raise Fenced(f"{commit.task}: epoch {row.epoch} has taken over from {commit.epoch}")
+        for stream, position in commit.before.items():
+            if stream not in commit.past_own and row.positions.get(str(stream)) != position:
+                raise Fenced(f"{commit.task}: {stream} is at {row.positions.get(str(stream))}, not at {position}")
+        return row
+
+    def _expect_drained(self, txn: Any, stream: Stream, position: Position) -> None:
+        end = _ends(txn, self._mine, stream).end
+        if end != position:
+            raise Conflict(f"{stream} ends at {end}, not at {position}: somebody else wrote to it")
+
+    def _append(self, txn: Any, ends: dict[Stream, _Ends], out: Out) -> None:
+        if wing_of(out.stream) is not self._wing:
+            raise CouldNot(f"{out.stream} belongs to the other wing; this process writes {self._wing.value}")
+        held = ends.get(out.stream) or _ends(txn, self._mine, out.stream)
+        key = _KEY.pack(_NUMBER[out.stream.topic], out.stream.partition, held.end)
+        value = _HEAD.pack(out.rows, self._clock.now_us()) + out.value
+        txn.put(key, value, db=self._mine.log)
+        ends[out.stream] = _Ends(held.first, held.end + out.rows, held.bytes + len(value))
+
+    def _put_task(self, txn: Any, commit: TaskCommit, row: _Task) -> None:
+        name, env = str(commit.task).encode(), self._mine
+        txn.put(name, _encode(row), db=env.tasks)
+        if commit.snapshot is not None:
+            txn.put(name + b"\0\0", commit.snapshot, db=env.state)
+            for key, _ in list(_prefixed(txn, env.state, name + b"\0\1")):
+                txn.delete(key, db=env.state)
+        elif commit.changes is not None:
+            txn.put(name + b"\0\1" + commit.turn.to_bytes(8, "big"), commit.changes, db=env.state)
+
+    def _put_ends(self, txn: Any, ends: dict[Stream, _Ends]) -> None:
+        self._commits += 1
+        for stream, held in ends.items():
+            kept = self._trim(txn, stream, held) if self._commits % _TRIM_EVERY == 0 else held
+            txn.put(_stream_key(stream), _ENDS.pack(*kept), db=self._mine.ends)
+
+    def _trim(self, txn: Any, stream: Stream, ends: _Ends) -> _Ends:
+        """Delete a few of the oldest blocks that are over the limits and that no pipeline stage still has to read."""
+        spec = SPECS[stream.topic]
+        if not spec.retention_bytes and not spec.retention_s:
+            return ends
+        oldest = self._clock.now_us() - spec.retention_s * 1_000_000
+        needed = min(
+            (
+                _decode_task(row).positions.get(str(stream), 0)
+                for reader in spec.readers
+                if reader in _PIPELINE
+                and (row := txn.get(f"{reader}/{stream.partition}".encode(), db=self._mine.tasks)) is not None
+            ),
+            default=ends.end,
+        )
+        first, size = ends.first, ends.bytes
+        for _, (key, value) in zip(
+            range(_TRIM_BLOCKS), _prefixed(txn, self._mine.log, _stream_key(stream)), strict=False
+        ):
+            rows, at_us = _HEAD.unpack_from(value)
+            too_big = spec.retention_bytes and size > spec.retention_bytes
+            too_old = spec.retention_s and at_us < oldest
+            if not (too_big or too_old) or first + rows > needed:
+                break
+            txn.delete(key, db=self._mine.log)
+            first, size = first + rows, size - len(value)
+        return _Ends(first, ends.end, size)
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[Any]:
+        if self._readonly:
+            raise CouldNot("this log is open for reading only")
+        with self._writing:
+            try:
+                with self._mine.env.begin(write=True) as txn, self._watch.held():
+                    yield txn
+            except (lmdb.MapFullError, lmdb.DiskError) as error:
+                raise _full(self._root, error) from error
+            except lmdb.Error as error:
+                if os.strerror(errno.ENOSPC) in str(error):
+                    raise _full(self._root, error) from error
+                raise CouldNot(
+                    f"the log in {self._root} refused a write: {error}", hint="`mendstream doctor`"
+                ) from error
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    def listen(self, name: str, streams: Sequence[Stream]) -> FifoBell:
+        return FifoBell(self._root / "bells", name, [s for s in streams if s.topic is not Topic.SOURCE])
+
+    def sync(self) -> None:
+        """Bring what was committed to the disk, whatever the durability."""
+        self._mine.env.sync(True)
+
+    def close(self) -> None:
+        self._ringer.close()
+        self._watch.close()
+        for env in self._envs.values():
+            env.env.close()
+
+
+def _full(root: Path, error: Exception) -> LogFull:
+    return LogFull(
+        f"the log in {root} is full ({error}); the turn was not finished and nothing is lost",
+        hint="make room on the disk or raise bus.map_size_mb, then start again",
+    )
+
+
+def _ends(txn: Any, env: _Env, stream: Stream) -> _Ends:
+    held = txn.get(_stream_key(stream), db=env.ends)
+    return _Ends(0, 0, 0) if held is None else _Ends(*_ENDS.unpack(held))
+
+
+def _prefixed(txn: Any, db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    with txn.cursor(db=db) as cursor:
+        if cursor.set_range(prefix):
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield bytes(key), bytes(value)
+
+
+def _seek(cursor: Any, prefix: bytes, number: int, partition: int, position: int) -> bool:
+    """To the block that holds `position`, or the first one behind it."""
+    if not cursor.set_range(_KEY.pack(number, partition, position)):
+        return bool(cursor.last()) and cursor.key()[:3] == prefix
+    if cursor.key()[:3] == prefix and _KEY.unpack(cursor.key())[2] == position:
+        return True
+    # `position` may lie inside the block before.
+    return bool(cursor.prev()) or bool(cursor.first())
+
+
+def _block(stream: Stream, start: int, value: bytes, position: int, max_rows: int) -> Block | None:
+    """The part of a stored block from `position` on, at most `max_rows`; None if it ends before `position`."""
+    rows, at_us = _HEAD.unpack_from(value)
+    skip = max(0, position - start)
+    if skip >= rows:
+        return None
+    take = min(rows - skip, max_rows)
+    payload: bytes | memoryview = memoryview(value)[_HEAD.size :]
+    if SPECS[stream.topic].codec is Codec.JSON:
+        if skip or take < rows:
+            payload = b"\n".join(bytes(payload).split(b"\n")[skip : skip + take])
+        return Block(stream, start + skip, take, payload, at_us)
+    return Block(stream, start + skip, take, payload, at_us, skip)

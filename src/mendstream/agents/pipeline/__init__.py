@@ -1,0 +1,1 @@
+"""The four pipeline stages: ingestion, feature, model, decision."""

@@ -1,0 +1,69 @@
+"""The errors of the house in one small tree. What can happen in a healthy house is a record, not one of these.
+
+MendstreamError            what failed; its `hint` says what to do
+├── UsageError             the caller asked for something that does not exist (exit code 2)
+│   └── SettingsError      a setting is unknown, of a wrong type or out of bounds: mend the named line
+├── CouldNot               the world refused: a port, a file, a lock, a backend (exit code 3)
+│   ├── DataDirError       the data directory is of another version, in use, read-only or torn
+│   ├── LogFull            disk or map full: nothing was lost; make room and start again
+│   ├── ModelError         a model file is missing, corrupt, or wants other inputs
+│   └── NotBuilt           the backend exists in the plan, not in this version
+├── Fenced                 another owner has this task: the process must stop, its turn is void
+├── Conflict               the log moved under a fused turn: poll again
+├── BadRecord              bytes that are not a record of their topic: to dead-letters
+└── IllegalMove            not in MOVES: a bug in a graph node
+"""
+
+from __future__ import annotations
+
+
+class MendstreamError(Exception):
+    """What failed, in one line; `hint` says what to do about it."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(MendstreamError):
+    """Asked for something that does not exist: see `hint` for what does."""
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, of a wrong type or out of bounds: mend the named place."""
+
+
+class CouldNot(MendstreamError):
+    """The world refused; the same command may work once the hint is followed."""
+
+
+class DataDirError(CouldNot):
+    """The data directory is of another version, in use, read-only or torn."""
+
+
+class LogFull(CouldNot):
+    """Disk or map full. The turn was not finished and nothing is lost: make room and start again."""
+
+
+class ModelError(CouldNot):
+    """A model file is missing, corrupt, or wants other inputs than the pipeline's features."""
+
+
+class NotBuilt(CouldNot):
+    """The backend exists in the plan but not in this version."""
+
+
+class Fenced(MendstreamError):
+    """Another owner holds this task: stop, this turn is void and will be done by the owner."""
+
+
+class Conflict(MendstreamError):
+    """The log moved under a fused turn: nothing was written, poll again."""
+
+
+class BadRecord(MendstreamError):
+    """Bytes that are not a record of their topic: they go to dead-letters as they are."""
+
+
+class IllegalMove(MendstreamError):
+    """A move that is not in MOVES: a bug in a graph node."""

@@ -1,0 +1,100 @@
+"""A frame: an Arrow record batch of events of one partition, with the versions that made it.
+
+Columns `event_id` (string), `key` (string) and `event_time_us` (int64) come first; the stage's own columns follow.
+On the wire: one Arrow IPC stream of one batch; the versions travel in the schema's metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from mendstream.contracts.errors import BadRecord
+
+HEAD = ("event_id", "key", "event_time_us")
+_META = b"mendstream"
+
+
+class FrameMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What made the frame, and when; the same for all of its rows."""
+
+    partition: int
+    born_us: int
+    """When its events were accepted: the start of end-to-end latency."""
+    made_us: int
+    """When this stage made the frame: the serving time of its pane."""
+    config: int = 0
+    model: str = ""
+    digest: str = ""
+    mode: str = "NORMAL"
+    shadow: str = ""
+    trace: str = ""
+    """W3C traceparent."""
+
+
+_encode_meta = msgspec.json.Encoder().encode
+_decode_meta = msgspec.json.Decoder(FrameMeta).decode
+
+
+class Frame:
+    """Rows of one partition. Immutable."""
+
+    __slots__ = ("batch", "meta")
+
+    def __init__(self, batch: pa.RecordBatch, meta: FrameMeta) -> None:
+        self.batch = batch
+        self.meta = meta
+
+    @property
+    def rows(self) -> int:
+        return int(self.batch.num_rows)
+
+    def slice(self, start: int, stop: int) -> Frame:
+        """Rows start..stop, sharing the memory."""
+        return Frame(self.batch.slice(start, stop - start), self.meta)
+
+    def strings(self, name: str) -> list[str]:
+        return self.batch.column(name).to_pylist()  # type: ignore[no-any-return]
+
+    def numbers(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
+        """A numeric column as numpy, without a copy where Arrow allows it."""
+        column = self.batch.column(name)
+        return column.to_numpy(zero_copy_only=column.null_count == 0 and not pa.types.is_boolean(column.type))  # type: ignore[no-any-return]
+
+    def encode(self) -> bytes:
+        schema = self.batch.schema.with_metadata({_META: _encode_meta(self.meta)})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_batch(self.batch)
+        return sink.getvalue()  # type: ignore[no-any-return]
+
+    @classmethod
+    def decode(cls, value: bytes | memoryview) -> Frame:
+        """Raises BadRecord if `value` is not a frame."""
+        try:
+            with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
+                batch = reader.read_next_batch()
+                meta = reader.schema.metadata
+            return cls(batch, _decode_meta(meta[_META]))
+        except (pa.ArrowInvalid, StopIteration, KeyError, TypeError, msgspec.DecodeError, OSError) as error:
+            raise BadRecord(f"not a frame: {error}") from error
+
+
+def make(head: Mapping[str, Any], columns: Mapping[str, Any], meta: FrameMeta) -> Frame:
+    """A frame from Arrow arrays, numpy arrays or lists; `head` holds the three columns of HEAD."""
+    names = [*HEAD, *columns]
+    arrays = [_arrow(head[name]) for name in HEAD] + [_arrow(values) for values in columns.values()]
+    return Frame(pa.RecordBatch.from_arrays(arrays, names=names), meta)
+
+
+def derive(parent: Frame, columns: Mapping[str, Any], meta: FrameMeta) -> Frame:
+    """A frame of the same events with other columns."""
+    return make({name: parent.batch.column(name) for name in HEAD}, columns, meta)
+
+
+def _arrow(values: Any) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values)

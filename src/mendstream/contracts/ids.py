@@ -1,0 +1,52 @@
+"""Keys to partitions: murmur2 as Kafka's default partitioner computes it, for a whole column at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_SEED = np.uint32(0x9747B28C)
+_M = np.uint32(0x5BD1E995)
+_R = np.uint32(24)
+
+
+def murmur2(keys: pa.Array) -> Array:
+    """32-bit murmur2 (seed 0x9747b28c) of the UTF-8 bytes of each string; shape [rows], uint32.
+
+    Source of the formula: Austin Appleby's MurmurHash2; seed and byte order as in Kafka's `Utils.murmur2`.
+    """
+    keys = keys.cast(pa.string()) if keys.type != pa.string() else keys
+    offsets = np.frombuffer(keys.buffers()[1], dtype=np.int32)[keys.offset : keys.offset + len(keys) + 1]
+    data = np.frombuffer(keys.buffers()[2] or b"", dtype=np.uint8)
+    start = offsets[:-1].astype(np.int64)
+    length = np.diff(offsets).astype(np.int64)
+    width = int(length.max(initial=0))
+    blocks = (width + 3) // 4
+    # Rows as a padded matrix of 4-byte words: one pass over the words serves all rows.
+    index = start[:, None] + np.arange(blocks * 4)
+    inside = np.arange(blocks * 4) < length[:, None]
+    padded = np.where(inside, data[np.minimum(index, max(len(data) - 1, 0))] if len(data) else 0, 0).astype(np.uint8)
+    words = padded.view("<u4") if blocks else np.zeros((len(keys), 0), dtype=np.uint32)
+    whole = length // 4
+    with np.errstate(over="ignore"):
+        h = _SEED ^ length.astype(np.uint32)
+        for b in range(blocks):
+            k = words[:, b] * _M
+            k ^= k >> _R
+            k *= _M
+            h = np.where(b < whole, (h * _M) ^ k, h)
+        if blocks:
+            tail = words[np.arange(len(words)), np.minimum(whole, blocks - 1)]
+            h = np.where(length % 4 > 0, (h ^ tail) * _M, h)
+        h ^= h >> np.uint32(13)
+        h *= _M
+        h ^= h >> np.uint32(15)
+    return h
+
+
+def partitions_of(keys: pa.Array, partitions: int) -> Array:
+    """The partition of each key: murmur2 without its sign bit, modulo `partitions`; shape [rows], int64."""
+    return (murmur2(keys) & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions

@@ -1,0 +1,146 @@
+"""What the house asks of the world: bus, clock, doorbell, source, sink. One contract suite a port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mendstream.contracts.agent import Line, TaskId
+from mendstream.contracts.topics import Stream
+
+Position = int
+"""Where to read next in a stream: opaque, ordered, given by the bus. `block.position + row` lies inside a block."""
+
+
+class Clock(Protocol):
+    def now_us(self) -> int:
+        """Microseconds since 1970, UTC."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Consecutive rows of a stream: a frame, or JSON lines. `rows` of them start at `position`."""
+
+    stream: Stream
+    position: Position
+    rows: int
+    value: bytes | memoryview
+    at_us: int
+    """When it was appended."""
+    skip: int = 0
+    """Rows at the front of `value` that lie before `position` (frames only; JSON lines come cut)."""
+
+    @property
+    def next(self) -> Position:
+        return self.position + self.rows
+
+
+@dataclass(slots=True)
+class Out:
+    """One block to append: a frame (`rows` of it) or JSON lines (`rows` lines)."""
+
+    stream: Stream
+    value: bytes
+    rows: int
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a new owner gets: a higher epoch than anybody before, and what the last turn left."""
+
+    task: TaskId
+    epoch: int
+    turns: int
+    positions: dict[Stream, Position]
+    snapshot: bytes | None
+    changes: list[bytes]
+    """Deltas since the snapshot, oldest first."""
+
+
+@dataclass(slots=True)
+class TaskCommit:
+    """One task's part of a turn."""
+
+    task: TaskId
+    epoch: int
+    turn: int
+    positions: dict[Stream, Position]
+    """After the turn; only those that moved."""
+    before: dict[Stream, Position]
+    """The same streams before it: checked, so that no turn is done twice."""
+    outputs: Sequence[Out] = ()
+    snapshot: bytes | None = None
+    changes: bytes | None = None
+    past_own: Sequence[Stream] = ()
+    """Fused turns: streams to read on from behind this transaction's own writes. Their end before it must be the
+    position in `before`, else Conflict."""
+
+
+class Bell(Protocol):
+    """Wakes one reader when a stream that it listens to grows."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """True if it rang (also when it rang before the call)."""
+
+    def ring(self) -> None:
+        """Wake the reader from another thread of its process."""
+
+    def close(self) -> None: ...
+
+
+class Bus(Protocol):
+    """A log of streams with fenced one-transaction turns."""
+
+    @property
+    def incarnation(self) -> str: ...
+    def claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
+        """Become the owner; whoever was it before is fenced from now on. New inputs start at the stream's first row."""
+
+    def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
+        """Blocks from `position` on, cut to `max_rows`. A position that retention has passed jumps to the first row."""
+
+    def bounds(self, stream: Stream) -> tuple[Position, Position]:
+        """(first row that is kept, end)."""
+
+    def position(self, task: TaskId, stream: Stream) -> Position | None:
+        """How far `task` has committed; None if it was never claimed."""
+
+    def commit(self, commits: Sequence[TaskCommit]) -> Mapping[Stream, Position]:
+        """All or nothing; returns the new ends of the streams written. Raises Fenced, Conflict or LogFull."""
+
+    def publish(self, outs: Sequence[Out]) -> None:
+        """Append outside any turn: pulses, counts, and what people and sinks write."""
+
+    def listen(self, name: str, streams: Sequence[Stream]) -> Bell: ...
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """Where an ingestion task's events come from. Positions are its own; a replayable source starts anywhere."""
+
+    @property
+    def replayable(self) -> bool: ...
+    def poll(self, position: int, max_lines: int, max_bytes: int) -> tuple[Sequence[Line], Sequence[Line], int]:
+        """(event lines, feedback lines, the next position); empty when nothing is due."""
+
+    def due_in_s(self) -> float | None:
+        """Seconds until the next line, 0.0 if one is there, None if it has ended."""
+
+    def done(self, position: int) -> None:
+        """Everything before `position` is durable."""
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Reads records and acts on the world: database rows, process restarts, training runs. Reports back as records."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reads(self) -> tuple[Stream, ...]: ...
+    def pump(self) -> bool:
+        """Do what is due; True if something was."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,50 @@
+"""State is a plain value: a msgspec.Struct, numpy arrays allowed. This is its way to bytes and back (MessagePack)."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+S = TypeVar("S")
+_ARRAY = 1
+
+
+def encode(value: Any) -> bytes:
+    return _ENCODER.encode(value)
+
+
+def decode(data: bytes, kind: type[S]) -> S:
+    return msgspec.msgpack.decode(data, type=kind, dec_hook=_given, ext_hook=_array)
+
+
+def decode_plain(data: bytes) -> Any:
+    """Without a type: lists, dicts, numbers, strings, bytes and numpy arrays."""
+    return msgspec.msgpack.decode(data, ext_hook=_array)
+
+
+def _ext(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        head = msgspec.msgpack.encode((value.dtype.str, value.shape))
+        return msgspec.msgpack.Ext(_ARRAY, len(head).to_bytes(2, "big") + head + np.ascontiguousarray(value).tobytes())
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"{type(value).__name__} is not a plain value")
+
+
+def _array(code: int, data: memoryview) -> Any:
+    if code != _ARRAY:
+        raise ValueError(f"extension {code} is not ours")
+    end = 2 + int.from_bytes(data[:2], "big")
+    dtype, shape = msgspec.msgpack.decode(data[2:end])
+    return np.frombuffer(data[end:], dtype=np.dtype(dtype)).reshape(shape).copy()
+
+
+def _given(kind: type, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    raise NotImplementedError(f"cannot read {kind.__name__}")
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_ext)
