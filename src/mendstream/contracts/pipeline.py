@@ -36,11 +36,13 @@ import pyarrow.compute as pc
 from mendstream.contracts.errors import UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+RESERVED = frozenset({"event_id", "key", "event_time_us", "score", "shadow_score"})
+"""Columns of the house's own; no feature may have such a name."""
 Columns = Mapping[str, Any]
 """Column name -> numpy array (numbers, NaN where missing) or Arrow string array."""
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class Event(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Base of a user's event type: fields are `str`, `int`, `float`, `bool`, or one of these `| None`.
 
     Bounds go into the type, as `Annotated[float, Meta(ge=0)]`; a record that breaks them becomes a dead letter.
@@ -78,6 +80,12 @@ class Pipeline:
             if column is not None and column not in fields:
                 raise UsageError(f"pipeline {name}: {role} = {column!r} is no field of {event.__name__}",
                                  hint=f"fields: {', '.join(fields)}")  # fmt: skip
+        for reserved, role in (("event_id", id), ("key", key), ("event_time_us", None)):
+            if reserved in fields and (role != reserved or fields[reserved] is not str):
+                raise UsageError(
+                    f"pipeline {name}: field {reserved!r} of {event.__name__} has the name of a column of the house",
+                    hint=f"rename it; {reserved!r} may only be the pipeline's own string field of that role",
+                )
         self.name = name
         self.event = event
         self.key = key
@@ -121,6 +129,9 @@ class Pipeline:
                 f"pipeline {self.name} has no features", hint="decorate a function with @pipeline.features"
             )
         columns = self._features(events, windows)
+        taken = RESERVED.intersection(columns)
+        if taken:
+            raise UsageError(f"pipeline {self.name}: features may not be named {', '.join(sorted(taken))}", hint="rename")
         return {name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}
 
     def compute_fallback(self, features: Columns) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mendstream.contracts.agent import Line, TaskId
 from mendstream.contracts.topics import Stream
@@ -114,6 +114,25 @@ class Bus(Protocol):
 
     def listen(self, name: str, streams: Sequence[Stream]) -> Bell: ...
     def close(self) -> None: ...
+
+
+class Mark(NamedTuple):
+    """The rows that a task was working on."""
+
+    position: Position
+    rows: int
+    attempts: int
+    """How many owners have had a step on just these rows, this mark's owner included."""
+
+
+class StepMarks(Protocol):
+    """Which rows a task has a step on, kept where the process's death cannot take it: one mark a task."""
+
+    def left(self) -> Mark | None:
+        """What the last owner was working on when it died; None if it died between steps."""
+
+    def begin(self, position: Position, rows: int, attempts: int) -> None: ...
+    def end(self) -> None: ...
 
 
 class Source(Protocol):

@@ -1,0 +1,138 @@
+"""Keeps MLflow in step with the catalogue and with what is live; both come in, nothing but log lines goes out.
+
+A version is known to MLflow when its card has a run id, so what is still to be told survives any crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from mendstream.adapters.models.catalogue import Catalogue
+from mendstream.adapters.models.registry import Registry
+from mendstream.contracts.errors import BadRecord, CouldNot, ModelError
+from mendstream.contracts.knobs import LiveConfig, fold
+from mendstream.contracts.models import ModelCard
+from mendstream.contracts.ports import Bus, Clock
+from mendstream.contracts.records import ConfigChange, decode
+from mendstream.contracts.topics import Stream, Topic
+
+_CONFIG = Stream(Topic.CONFIG_UPDATES, 0)
+_LOOK_EVERY_S = 5.0
+_RETRY_S_MAX = 300.0
+
+_log = structlog.get_logger("trainer")
+
+
+class LiveModel:
+    """Which version config-updates say is live. No position is kept: the topic is short and never trimmed."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._config = LiveConfig()
+        self._at: int | None = None
+
+    def version(self) -> str:
+        """Empty if no model is live yet."""
+        at = self._bus.bounds(_CONFIG)[0] if self._at is None else self._at
+        while blocks := self._bus.read(_CONFIG, at, max_rows=1024, max_bytes=1 << 20):
+            for block in blocks:
+                for line in bytes(block.value).splitlines():
+                    self._fold(line)
+                at = block.next
+        self._at = at
+        return self._config.model_version
+
+    def _fold(self, line: bytes) -> None:
+        try:
+            change = decode(Topic.CONFIG_UPDATES, line)
+        except BadRecord:
+            return  # nobody can apply it; the agents, whose stream this is, put it to the dead letters
+        if isinstance(change, ConfigChange):
+            self._config, _ = fold(self._config, change)
+
+
+class Registrar:
+    """Tells MLflow one thing a pump, and never while anything more urgent is to be done."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        catalogue: Catalogue,
+        clock: Clock,
+        live: Callable[[], str],
+        *,
+        quiet_s: float,
+    ) -> None:
+        """`quiet_s`: MLflow's import and first contact (3.6 s of CPU) wait so long after the start and after each
+        retraining, so as not to compete with a start or with the proof of a cure.
+        """
+        self._registry = registry
+        self._catalogue = catalogue
+        self._clock = clock
+        self._live = live
+        self._quiet_s = quiet_s
+        self._due_us = 0
+        self._failures = 0
+        self._champion = ""
+        self._broken: set[str] = set()
+        self.postpone()
+
+    def postpone(self) -> None:
+        self._wait(self._quiet_s)
+
+    def pump(self) -> bool:
+        """True if MLflow was told something. A refusal is logged and tried again, later each time."""
+        if self._clock.now_us() < self._due_us:
+            return False
+        try:
+            done = self._register() or self._follow()
+        except CouldNot as error:
+            self._failures += 1
+            wait_s = min(_RETRY_S_MAX, 2.0**self._failures)
+            self._wait(wait_s)
+            _log.warning(
+                "MLflow was not told, will be tried again",
+                reason=str(error), hint=error.hint, attempts=self._failures, again_in_s=wait_s,
+            )  # fmt: skip
+            return False
+        self._failures = 0
+        self._wait(0.0 if done else _LOOK_EVERY_S)
+        return done
+
+    def _register(self) -> bool:
+        """The oldest version that MLflow does not know."""
+        for version in self._catalogue.versions():
+            card = self._card(version)
+            if card is not None and not card.run_id:
+                run_id = self._registry.register(self._catalogue, card)
+                self._catalogue.set_run(version, run_id)
+                _log.info("registered in MLflow", version=version, run=run_id)
+                return True
+        return False
+
+    def _follow(self) -> bool:
+        """The alias, after what is live."""
+        live = self._live()
+        card = self._card(live) if live and live != self._champion else None
+        if card is None:
+            return False
+        known = self._registry.champion(card)
+        self._champion = live
+        if not known:
+            _log.warning("MLflow does not know the live model, the alias stays", version=live, run=card.run_id)
+        return known
+
+    def _card(self, version: str) -> ModelCard | None:
+        """None for a version whose files are broken; that is said once."""
+        try:
+            return self._catalogue.fetch(version)
+        except ModelError as error:
+            if version not in self._broken:
+                _log.warning("a version cannot be registered", version=version, reason=str(error), hint=error.hint)
+            self._broken.add(version)
+            return None
+
+    def _wait(self, seconds: float) -> None:
+        self._due_us = self._clock.now_us() + int(seconds * 1e6)

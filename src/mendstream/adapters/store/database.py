@@ -1,0 +1,107 @@
+"""A database URL becomes an engine that behaves; what the database refuses becomes an error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+from mendstream.adapters.store.refusals import BUSY_TIMEOUT_MS, refusal
+from mendstream.contracts.errors import CouldNot, NotBuilt, SettingsError
+
+_BACKENDS = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+_dumps = partial(json.dumps, allow_nan=False, ensure_ascii=False)
+
+
+def engine(url: str, *, read_only: bool = False, foreign_keys: bool = True) -> Engine:
+    """An engine for `url`. Nothing is connected yet.
+
+    `foreign_keys=False` is for migrations alone: SQLite alters a table by dropping and copying it.
+    """
+    parsed = parse(url)
+    try:
+        made = create_engine(parsed, json_serializer=_dumps, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        raise NotBuilt(
+            f"{parsed.drivername}: the package {error.name!r} is not installed",
+            hint="pip install 'psycopg[binary]', or use the default store sqlite:///PATH",
+        ) from error
+    if parsed.get_backend_name() == "sqlite":
+        _tame_sqlite(made, read_only=read_only, foreign_keys=foreign_keys)
+    return made
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Session]:
+    """A session on one snapshot that can change nothing; its rows stay usable afterwards."""
+    path = sqlite_path(url)
+    if path is not None and not path.is_file():
+        raise CouldNot(f"no database at {path}", hint="`mendstream run` makes it, or `mendstream db upgrade`")
+    made = engine(url, read_only=True)
+    try:
+        with refusing(url), Session(made, expire_on_commit=False) as session:
+            yield session
+    finally:
+        made.dispose()
+
+
+@contextmanager
+def refusing(url: str) -> Iterator[None]:
+    """Turn the database's refusals into CouldNot. A broken constraint is a bug and stays what it is."""
+    try:
+        yield
+    except (IntegrityError, DataError):
+        raise
+    except DBAPIError as error:
+        raise refusal(shown(url), str(error.orig)) from error
+
+
+def parse(url: str) -> URL:
+    """Raises SettingsError if `url` is not one of a database that we know."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise SettingsError(f"not a database URL: {url!r}", hint=f"use {_BACKENDS}") from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise SettingsError(f"no support for {parsed.get_backend_name()!r} as store", hint=f"use {_BACKENDS}")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise SettingsError("a store in memory would be empty for every other process", hint=f"use {_BACKENDS}")
+    return parsed
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None for other databases and for SQLite's own `file:` addresses."""
+    parsed = parse(url)
+    database = parsed.database or ""
+    return Path(database) if parsed.get_backend_name() == "sqlite" and not database.startswith("file:") else None
+
+
+def shown(url: str) -> str:
+    """`url` without its password."""
+    return parse(url).render_as_string(hide_password=True)
+
+
+def _tame_sqlite(made: Engine, *, read_only: bool, foreign_keys: bool) -> None:
+    @event.listens_for(made, "connect")
+    def _connected(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # or the driver would choose where transactions begin
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")  # first: the next ones may have to wait
+        connection.execute(f"PRAGMA foreign_keys = {'on' if foreign_keys else 'off'}")
+        if read_only:
+            connection.execute("PRAGMA query_only = on")
+        else:
+            connection.execute("PRAGMA journal_mode = wal")
+            connection.execute("PRAGMA synchronous = normal")
+
+    @event.listens_for(made, "begin")
+    def _begun(connection: Connection) -> None:
+        # A writer takes the lock before it reads: without it two of them read the same row and one update is lost.
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

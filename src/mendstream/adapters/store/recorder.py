@@ -1,0 +1,179 @@
+"""The recorder: incident-log and config-updates come in, rows of the four tables go out.
+
+Each pump is one SQL transaction that holds the rows and the position behind them, so a recorder that dies anywhere
+goes on where the rows end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import msgspec
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from mendstream.adapters.store import chain, database, rows
+from mendstream.adapters.store.models import ConfigRow, HealingAction, Incident, MemoryChunk, RecorderPosition
+from mendstream.contracts import records
+from mendstream.contracts.errors import BadRecord, CouldNot, DataDirError
+from mendstream.contracts.knobs import Fold, LiveConfig, fold
+from mendstream.contracts.ports import Block, Position
+from mendstream.contracts.records import ConfigChange, IncidentStep
+from mendstream.contracts.topics import MIB, Stream, Topic
+
+INCIDENT_LOG = Stream(Topic.INCIDENT_LOG, 0)
+CONFIG_UPDATES = Stream(Topic.CONFIG_UPDATES, 0)
+BATCH_ROWS = 1000
+BATCH_BYTES = MIB
+_REBUILD = "`mendstream db upgrade --rebuild`"
+
+
+class Log(Protocol):
+    """What the recorder needs of the bus."""
+
+    @property
+    def incarnation(self) -> str: ...
+    def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]: ...
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one stream is applied, and what its next record builds on."""
+
+    incarnation: str
+    position: Position = 0
+    seq: int = 0
+    """incident-log: the number that the next record must have, and the hash that it must name."""
+    hash: str = ""
+    config: LiveConfig = LiveConfig()
+    """config-updates: the fold so far."""
+
+
+class Recorder:
+    """A sink (see contracts.ports). `schema.init_db(url)` comes first."""
+
+    name = "recorder"
+    reads: tuple[Stream, ...] = (INCIDENT_LOG, CONFIG_UPDATES)
+
+    def __init__(self, log: Log, url: str) -> None:
+        self._log = log
+        self._url = url
+        self._engine = database.engine(url)
+        self._marks: dict[Stream, Mark] | None = None
+        """As the database has them; None if that is not known."""
+
+    def pump(self) -> bool:
+        """Apply at most a batch of each stream; True if there was one. After an error nothing of it is applied."""
+        marks = self._marks or self._load()
+        found = {stream: self._read(stream, mark) for stream, mark in marks.items()}
+        if not any(found.values()):
+            return False
+        self._marks = None  # until the commit
+        with self._transaction() as session:
+            held = {stream: _hold(session, stream) for stream in marks}
+            if any(row is None or _mark(row) != marks[stream] for stream, row in held.items()):
+                return True  # another recorder was here: go on from where it stands
+            after = {stream: _apply(session, stream, marks[stream], blocks) for stream, blocks in found.items()}
+            for stream, mark in after.items():
+                session.merge(_row(stream, mark))
+        self._marks = after
+        return True
+
+    def rebuild(self) -> None:
+        """Empty the projection; the pumps after it fill it again from the log's first record."""
+        self._marks = None
+        with self._transaction() as session:
+            for table in (MemoryChunk, HealingAction, ConfigRow, Incident, RecorderPosition):
+                session.execute(delete(table))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with database.refusing(self._url), Session(self._engine) as session, session.begin():
+            yield session
+
+    def _read(self, stream: Stream, mark: Mark) -> list[Block]:
+        return self._log.read(stream, mark.position, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)
+
+    def _load(self) -> dict[Stream, Mark]:
+        """The database's marks, new ones for a new database; raises CouldNot if they are of another log."""
+        incarnation = self._log.incarnation
+        with self._transaction() as session:
+            for stream in self.reads:
+                if _hold(session, stream) is None:
+                    session.add(_row(stream, Mark(incarnation=incarnation)))
+            marks = {stream: _mark(session.get_one(RecorderPosition, str(stream))) for stream in self.reads}
+        others = {mark.incarnation for mark in marks.values()} - {incarnation}
+        if others:
+            raise CouldNot(
+                f"{database.shown(self._url)} was filled from log {others.pop()}, and this log is {incarnation}",
+                hint=f"run {_REBUILD}: it fills the tables again from this log",
+            )
+        self._marks = marks
+        return marks
+
+
+def _hold(session: Session, stream: Stream) -> RecorderPosition | None:
+    """The stream's row, locked. SQLite ignores this lock: there the whole transaction began with one."""
+    return session.get(RecorderPosition, str(stream), with_for_update=True)
+
+
+def _mark(row: RecorderPosition) -> Mark:
+    config = msgspec.convert(row.live_config, LiveConfig)
+    return Mark(incarnation=row.incarnation, position=row.position, seq=row.seq, hash=row.hash, config=config)
+
+
+def _row(stream: Stream, mark: Mark) -> RecorderPosition:
+    return RecorderPosition(
+        stream=str(stream), incarnation=mark.incarnation, position=mark.position, seq=mark.seq, hash=mark.hash,
+        live_config=msgspec.to_builtins(mark.config),
+    )  # fmt: skip
+
+
+def _apply(session: Session, stream: Stream, mark: Mark, blocks: Sequence[Block]) -> Mark:
+    for block in blocks:
+        for line in bytes(block.value).split(b"\n"):
+            if line:
+                mark = _apply_line(session, stream, mark, line)
+        mark = msgspec.structs.replace(mark, position=block.next)
+    return mark
+
+
+def _apply_line(session: Session, stream: Stream, mark: Mark, line: bytes) -> Mark:
+    try:
+        record = records.decode(stream.topic, line)
+    except BadRecord as error:
+        raise DataDirError(
+            f"{stream}: a record at or behind position {mark.position} cannot be read: {error}",
+            hint="if a newer mendstream wrote it, use that one; else the log is torn: restore it from a copy",
+        ) from error
+    match record:
+        case IncidentStep():
+            return _apply_step(session, mark, record, line)
+        case ConfigChange():
+            return _apply_change(session, mark, record)
+        case _:
+            return mark  # a fault of the chaos wing
+
+
+def _apply_step(session: Session, mark: Mark, step: IncidentStep, line: bytes) -> Mark:
+    flaw = chain.flaw(line, step, seq=mark.seq, prev_hash=mark.hash)
+    if flaw:
+        raise DataDirError(
+            f"{INCIDENT_LOG}: the chain breaks at seq {mark.seq}: {flaw}",
+            hint=f"records were changed or lost: restore the data directory from a copy, then run {_REBUILD}",
+        )
+    rows.put_step(session, step)
+    return msgspec.structs.replace(mark, seq=step.seq + 1, hash=step.hash)
+
+
+def _apply_change(session: Session, mark: Mark, change: ConfigChange) -> Mark:
+    config, became = fold(mark.config, change)
+    if became is not Fold.APPLIED:
+        # Stale and invalid changes get no row: config_history says what was live. The log keeps them all.
+        return mark
+    rows.put_change(session, change)
+    return msgspec.structs.replace(mark, config=config)

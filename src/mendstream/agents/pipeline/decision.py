@@ -1,0 +1,100 @@
+"""predictions in, decisions out: threshold and rules, one record per event, and the end-to-end latency counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mendstream import __version__
+from mendstream.agents.panes import PaneTable, Totals, pane_of
+from mendstream.agents.pipeline.columns import columns_of
+from mendstream.agents.pipeline.guard import guarded
+from mendstream.contracts.agent import Batch, Outputs, dead_letter
+from mendstream.contracts.frame import Frame
+from mendstream.contracts.knobs import LiveConfig, Mode
+from mendstream.contracts.pipeline import Pipeline
+from mendstream.contracts.records import Counts, DeadReason, Decision
+from mendstream.contracts.topics import Topic
+
+KEEP_PANES = 40
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class DecisionState(msgspec.Struct):
+    panes: PaneTable
+
+
+class DecisionAgent:
+    """Incremental: a commit carries the pane totals that it touched."""
+
+    name = "decision"
+    reads = (Topic.PREDICTIONS,)
+    state_type = DecisionState
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def start(self, partition: int) -> DecisionState:
+        return DecisionState(panes=PaneTable())
+
+    def step(self, state: DecisionState, batch: Batch, now: int) -> tuple[DecisionState, Outputs]:
+        outputs = Outputs(batch.turn)
+        before = state.panes.revision
+        for frame in batch.frames:
+            for part, outcomes, error in guarded(frame, lambda f: self._decide(f, batch.config)):
+                if outcomes is None:
+                    dead_letter(
+                        outputs, topic=Topic.PREDICTIONS, partition=part.meta.partition, position=-1, stage=self.name,
+                        code_version=__version__, reason=DeadReason.STEP_FAILED, detail=repr(error),
+                        value=part.encode(), now=now,
+                    )  # fmt: skip
+                    continue
+                block = _records(part, outcomes, batch.config, now)
+                outputs.blocks.append((Topic.DECISIONS, batch.partition, block, part.rows))
+                self._count(state, part, batch.config, now)
+        state.panes.drop_before(pane_of(now) - KEEP_PANES)
+        touched = [t for t in state.panes.totals.values() if t.revision > before]
+        if touched:
+            outputs.changes = [state.panes.revision, touched]
+        return state, outputs
+
+    def apply(self, state: DecisionState, changes: Any) -> DecisionState:
+        revision, touched = changes
+        for raw in touched:
+            totals = msgspec.convert(raw, Totals, dec_hook=lambda _, value: value)
+            state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
+        state.panes.revision = revision
+        return state
+
+    def counts(self, state: DecisionState, after: int) -> tuple[list[Counts], int]:
+        return state.panes.changed("", after)
+
+    def _decide(self, frame: Frame, config: LiveConfig) -> list[str]:
+        return list(self.pipeline.compute_outcome(frame.numbers("score"), columns_of(frame), config.decision_threshold))
+
+    def _count(self, state: DecisionState, part: Frame, config: LiveConfig, now: int) -> None:
+        arm = "live" if part.meta.mode == Mode.NORMAL.value else "fallback"
+        # A version has served an event once both stages had it: that is what a remedy has to prove.
+        version = min(part.meta.config, config.version)
+        totals = state.panes.at(pane_of(now), part.meta.model, version, arm)
+        totals.n += part.rows
+        totals.add_latency((now - part.meta.born_us) / 1000, part.rows)
+
+
+def _records(frame: Frame, outcomes: list[str], config: LiveConfig, now: int) -> bytes:
+    """One JSON line per event: model, mode and config version together are what made it."""
+    meta = frame.meta
+    reason = f"score against {config.decision_threshold:g}" if meta.mode == Mode.NORMAL.value else "rule fallback"
+    columns = zip(
+        frame.strings("event_id"), frame.strings("key"), outcomes, frame.numbers("score").tolist(), strict=True
+    )
+    return _encode_lines(
+        [
+            Decision(
+                event_id=event_id, key=key, outcome=outcome, score=score, model=meta.model, mode=meta.mode,
+                config=config.version, reason=reason, at_us=now,
+            )
+            for event_id, key, outcome, score in columns
+        ]
+    )  # fmt: skip

@@ -1,0 +1,278 @@
+"""Lines from outside in, raw-events and feedback out: validate, assign id and time, partition by key, drop repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from mendstream import __version__
+from mendstream.agents.panes import PaneTable, Totals, pane_of
+from mendstream.agents.pipeline.columns import Rows, writers
+from mendstream.contracts import frame as frames
+from mendstream.contracts.agent import Batch, Line, Outputs, dead_letter
+from mendstream.contracts.frame import FrameMeta
+from mendstream.contracts.ids import partitions_of
+from mendstream.contracts.pipeline import Event, Pipeline
+from mendstream.contracts.records import Counts, DeadReason, Feedback
+from mendstream.contracts.topics import Topic
+
+Array = np.ndarray[Any, np.dtype[Any]]
+KEEP_PANES = 40
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class IngestionState(msgspec.Struct):
+    panes: PaneTable
+    recent: set[tuple[str, str]] = set()
+    """(key, id) of the newest events; with `older` at least `dedupe_window` of them."""
+    older: set[tuple[str, str]] = set()
+
+
+class FeedbackLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ground truth as users send it. Ids that the house issued need no `key`: they carry their partition."""
+
+    event_id: str
+    label: float | bool
+    key: str = ""
+    at_us: int | None = None
+
+
+class Limits(NamedTuple):
+    """What a record may be at most; beyond it is a dead letter."""
+
+    max_record_bytes: int = 1 << 20
+    max_depth: int = 32
+    max_ahead_us: int = 300_000_000
+    max_age_us: int = 31_536_000_000_000
+    dedupe_window: int = 100_000
+
+
+class IngestionAgent:
+    """Incremental: a commit carries the ids that it accepted and the pane totals that it touched."""
+
+    name = "ingestion"
+    reads = (Topic.SOURCE,)
+    state_type = IngestionState
+
+    def __init__(self, pipeline: Pipeline, *, partitions: int = 1, limits: Limits | None = None) -> None:
+        self.pipeline = pipeline
+        self.partitions = partitions
+        self.limits = limits or Limits()
+        self._writers = writers(pipeline.event)
+        self._decode = msgspec.json.Decoder(pipeline.event).decode
+        self._decode_feedback = msgspec.json.Decoder(FeedbackLine).decode
+
+    def start(self, partition: int) -> IngestionState:
+        return IngestionState(panes=PaneTable())
+
+    def step(self, state: IngestionState, batch: Batch, now: int) -> tuple[IngestionState, Outputs]:
+        outputs = Outputs(batch.turn)
+        before = state.panes.revision
+        accepted: list[tuple[str, str]] = []
+        repeats = 0
+        if batch.lines:
+            lines, rows = self._rows(outputs, batch, now)
+            made = self._columns(lines, rows, batch.turn)
+            keep = self._in_time(outputs, batch, lines, made, now)
+            fresh = self._fresh(state, made, keep)
+            repeats = int(keep.sum() - fresh.sum())
+            accepted = self._emit(outputs, batch, made, fresh, now)
+            self._remember(state, accepted)
+        if batch.feedback:
+            self._feedback(outputs, batch, now)
+        if batch.lines or outputs.dead:
+            totals = state.panes.at(pane_of(now), "", batch.config.version, "live")
+            totals.n += len(accepted)
+            totals.add_loss("dead", len(batch.lines) + len(batch.feedback), len(outputs.dead))
+            totals.add_loss("repeat", len(batch.lines), repeats)
+        state.panes.drop_before(pane_of(now) - KEEP_PANES)
+        touched = [t for t in state.panes.totals.values() if t.revision > before]
+        if touched or accepted:
+            outputs.changes = [state.panes.revision, touched, accepted if self.pipeline.id else []]
+        return state, outputs
+
+    def apply(self, state: IngestionState, changes: Any) -> IngestionState:
+        revision, touched, accepted = changes
+        for raw in touched:
+            totals = msgspec.convert(raw, Totals)
+            state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
+        state.panes.revision = revision
+        self._remember(state, [(key, event_id) for key, event_id in accepted])
+        return state
+
+    def counts(self, state: IngestionState, after: int) -> tuple[list[Counts], int]:
+        return state.panes.changed("", after)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def _rows(self, outputs: Outputs, batch: Batch, now: int) -> tuple[Sequence[Line], Rows]:
+        """The lines that are events, and the events. The usual case, that all are, costs one pass."""
+        decode, most = self._decode, self.limits.max_record_bytes
+        if max(len(line.value) for line in batch.lines) <= most:
+            try:
+                return batch.lines, [decode(line.value) for line in batch.lines]
+            except (msgspec.DecodeError, RecursionError):
+                pass  # at least one is not: take them one by one
+        good, rows = [], []
+        for line in batch.lines:
+            row = self._one(outputs, batch, line, now)
+            if row is not None:
+                good.append(line)
+                rows.append(row)
+        return good, rows
+
+    def _one(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> Event | None:
+        if len(line.value) > self.limits.max_record_bytes:
+            detail = f"{len(line.value)} bytes; at most {self.limits.max_record_bytes} (ingestion.max_record_bytes)"
+            self._refuse(outputs, batch, line, DeadReason.TOO_LARGE, detail, now)
+            return None
+        try:
+            return self._decode(line.value)
+        except msgspec.ValidationError as error:
+            finite = "out of range" not in str(error)
+            self._refuse(outputs, batch, line, DeadReason.INVALID if finite else DeadReason.NOT_FINITE, str(error), now)
+        except (msgspec.DecodeError, RecursionError) as error:
+            self._refuse(outputs, batch, line, DeadReason.MALFORMED, str(error), now)
+        return None
+
+    def _columns(self, lines: Sequence[Line], rows: Rows, turn: str) -> _Columns:
+        columns = {name: write(rows) for name, write in self._writers.items()}
+        keys = columns[self.pipeline.key]
+        if not isinstance(keys, pa.Array):
+            keys = pa.array([str(key) for key in keys.tolist()], type=pa.string())
+        partitions = (
+            partitions_of(keys, self.partitions) if self.partitions > 1 else np.zeros(len(rows), dtype=np.int64)
+        )
+        if self.pipeline.id:
+            ids = columns[self.pipeline.id]
+            if not isinstance(ids, pa.Array):
+                ids = pa.array([str(value) for value in ids.tolist()], type=pa.string())
+        else:
+            stem = turn.replace("/", ".")
+            ids = pa.array([f"{p}.{stem}.{n}" for n, p in enumerate(partitions.tolist())], type=pa.string())
+        return _Columns(lines, columns, ids, keys, partitions)
+
+    def _in_time(self, outputs: Outputs, batch: Batch, lines: Sequence[Line], made: _Columns, now: int) -> Array:
+        """Which rows have a time that can be; the others become dead letters. Without a time field: all, at `now`."""
+        if self.pipeline.time is None:
+            made.times = np.full(len(lines), now, dtype=np.int64)
+            return np.ones(len(lines), dtype=bool)
+        seconds = np.asarray(made.columns[self.pipeline.time], dtype=np.float64)
+        low, high = (now - self.limits.max_age_us) / 1e6, (now + self.limits.max_ahead_us) / 1e6
+        keep = (seconds >= low) & (seconds <= high)
+        made.times = np.where(keep, seconds * 1e6, 0).astype(np.int64)
+        for row in np.flatnonzero(~keep).tolist():
+            way = "ahead of the clock" if seconds[row] > high else "too old"
+            detail = f"{self.pipeline.time} = {seconds[row]:g} is {way} (ingestion.max_ahead_s, ingestion.max_age_s)"
+            self._refuse(outputs, batch, lines[row], DeadReason.BAD_TIME, detail, now)
+        return keep
+
+    def _fresh(self, state: IngestionState, made: _Columns, keep: Array) -> Array:
+        """Which of the rows to keep are no repeats of an id of the same key within the window."""
+        if not self.pipeline.id or not self.limits.dedupe_window:
+            made.pairs = []
+            return keep
+        made.pairs = pairs = list(zip(made.keys.to_pylist(), made.ids.to_pylist(), strict=True))
+        batch = set(pairs)
+        if len(batch) == len(pairs) and batch.isdisjoint(state.recent) and batch.isdisjoint(state.older):
+            return keep
+        fresh = keep.copy()
+        seen: set[tuple[str, str]] = set()
+        for row, pair in enumerate(pairs):
+            if not keep[row]:
+                continue
+            fresh[row] = pair not in seen and pair not in state.recent and pair not in state.older
+            seen.add(pair)
+        return fresh
+
+    def _remember(self, state: IngestionState, accepted: list[tuple[str, str]]) -> None:
+        state.recent.update(accepted)
+        if len(state.recent) >= self.limits.dedupe_window:
+            state.older, state.recent = state.recent, set()
+
+    def _emit(
+        self, outputs: Outputs, batch: Batch, made: _Columns, fresh: Array, now: int
+    ) -> list[tuple[str, str]]:  # fmt: skip
+        if not fresh.any():
+            return []
+        for partition in np.unique(made.partitions[fresh]).tolist():
+            chosen = fresh & (made.partitions == partition)
+            take = None if chosen.all() else np.flatnonzero(chosen)
+            meta = FrameMeta(partition=partition, born_us=now, made_us=now, config=batch.config.version)
+            head = {"event_id": made.ids, "key": made.keys, "event_time_us": made.times}
+            own = {name: column for name, column in made.columns.items() if name not in head}
+            frame = frames.make(_taken(head, take), _taken(own, take), meta)
+            outputs.frames.append((Topic.RAW_EVENTS, partition, frame))
+        return made.pairs if fresh.all() else [made.pairs[row] for row in np.flatnonzero(fresh)] if made.pairs else []
+
+    # --- feedback ----------------------------------------------------------------------------------------------------
+
+    def _feedback(self, outputs: Outputs, batch: Batch, now: int) -> None:
+        good: list[Feedback] = []
+        homes: list[int] = []
+        for line in batch.feedback:
+            made = self._one_feedback(outputs, batch, line, now)
+            if made is not None:
+                good.append(made[0])
+                homes.append(made[1])
+        for partition in sorted(set(homes)):
+            records = [record for record, home in zip(good, homes, strict=True) if home == partition]
+            outputs.blocks.append((Topic.FEEDBACK, partition, _encode_lines(records), len(records)))
+
+    def _one_feedback(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> tuple[Feedback, int] | None:
+        try:
+            given = self._decode_feedback(line.value)
+        except (msgspec.DecodeError, RecursionError) as error:
+            kind = DeadReason.INVALID if isinstance(error, msgspec.ValidationError) else DeadReason.MALFORMED
+            self._refuse(outputs, batch, line, kind, f"feedback: {error}", now)
+            return None
+        label = float(given.label)
+        if not 0.0 <= label <= 1.0:
+            self._refuse(outputs, batch, line, DeadReason.INVALID, f"feedback: label {label:g} is not in 0 to 1", now)
+            return None
+        home = self._home(given)
+        if home is None:
+            detail = "feedback for an id of your own needs its event's key: it says in which partition the event is"
+            self._refuse(outputs, batch, line, DeadReason.NO_KEY, detail, now)
+            return None
+        return Feedback(event_id=given.event_id, key=given.key, label=label, at_us=given.at_us or now), home
+
+    def _home(self, given: FeedbackLine) -> int | None:
+        if given.key:
+            return int(partitions_of(pa.array([given.key]), self.partitions)[0]) if self.partitions > 1 else 0
+        head = given.event_id.split(".", 1)[0]
+        if not self.pipeline.id and head.isdigit() and int(head) < self.partitions:
+            return int(head)
+        return None
+
+    def _refuse(self, outputs: Outputs, batch: Batch, line: Line, reason: DeadReason, detail: str, now: int) -> None:
+        dead_letter(
+            outputs, topic=Topic.SOURCE, partition=batch.partition, position=line.position, stage=self.name,
+            code_version=__version__, reason=reason, detail=detail, value=line.value, now=now,
+        )  # fmt: skip
+
+
+class _Columns:
+    """The batch on its way to frames."""
+
+    __slots__ = ("columns", "ids", "keys", "pairs", "partitions", "times")
+
+    def __init__(
+        self, lines: Sequence[Line], columns: dict[str, Any], ids: pa.Array, keys: pa.Array, partitions: Array
+    ) -> None:  # fmt: skip
+        self.columns = columns
+        self.ids = ids
+        self.keys = keys
+        self.partitions = partitions
+        self.times: Array = np.zeros(len(lines), dtype=np.int64)
+        self.pairs: list[tuple[str, str]] = []
+
+
+def _taken(columns: dict[str, Any], rows: Array | None) -> dict[str, Any]:
+    if rows is None:
+        return columns
+    return {n: v.take(pa.array(rows)) if isinstance(v, pa.Array) else v[rows] for n, v in columns.items()}

@@ -1,0 +1,202 @@
+"""features in, predictions out: the live model over the batch, or the rule fallback while SAFE_MODE holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mendstream import __version__
+from mendstream.agents.panes import PaneTable, Totals, pane_of
+from mendstream.agents.pipeline.columns import FrameColumns
+from mendstream.agents.pipeline.guard import guarded
+from mendstream.contracts import frame as frames
+from mendstream.contracts.agent import Batch, Outputs, dead_letter
+from mendstream.contracts.frame import Frame
+from mendstream.contracts.knobs import LiveConfig, Mode
+from mendstream.contracts.models import FeatureReference, Models, Scorer
+from mendstream.contracts.pipeline import Pipeline
+from mendstream.contracts.records import Counts, DeadReason
+from mendstream.contracts.topics import Topic
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_BINS = "bins"
+"""All features' bins of a pane in one array: one value to commit instead of a dozen."""
+KEEP_PANES = 40
+"""Panes are sent again for 10 s; later nobody asks."""
+
+
+class ModelState(msgspec.Struct):
+    panes: PaneTable
+    version: str = ""
+    digest: str = ""
+    """The model that served last: it goes on while a new one cannot be used."""
+
+
+class ModelAgent:
+    """Incremental: a commit carries the pane totals that it touched."""
+
+    name = "model"
+    reads = (Topic.FEATURES,)
+    state_type = ModelState
+
+    def __init__(self, pipeline: Pipeline, models: Models) -> None:
+        self.pipeline = pipeline
+        self.models = models
+        self.probe_input: Array | None = None
+        """The newest feature matrix, for probes of the model off the serving turn; not part of any decision."""
+
+    def start(self, partition: int) -> ModelState:
+        return ModelState(panes=PaneTable())
+
+    def step(self, state: ModelState, batch: Batch, now: int) -> tuple[ModelState, Outputs]:
+        outputs = Outputs(batch.turn)
+        before = state.panes.revision
+        scorer = self._scorer(state, batch.config)
+        for frame in batch.frames:
+            for part, made, error in guarded(frame, lambda f: self._predict(f, batch.config, scorer)):
+                if made is None:
+                    dead_letter(
+                        outputs, topic=Topic.FEATURES, partition=part.meta.partition, position=-1, stage=self.name,
+                        code_version=__version__, reason=DeadReason.STEP_FAILED, detail=repr(error),
+                        value=part.encode(), now=now,
+                    )  # fmt: skip
+                    continue
+                columns, mode, seconds = made
+                self._count(state, part, columns, batch.config, scorer, mode, seconds, now)
+                outputs.frames.append(
+                    (Topic.PREDICTIONS, batch.partition, self._frame(part, columns, batch, scorer, mode, now))
+                )
+        state.panes.drop_before(pane_of(now) - KEEP_PANES)
+        touched = [t for t in state.panes.totals.values() if t.revision > before]
+        if touched or batch.resumed:
+            outputs.changes = [state.panes.revision, touched, state.version, state.digest]
+        return state, outputs
+
+    def apply(self, state: ModelState, changes: Any) -> ModelState:
+        revision, touched, state.version, state.digest = changes
+        for raw in touched:
+            totals = msgspec.convert(raw, Totals, dec_hook=_array)
+            state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
+        state.panes.revision = revision
+        return state
+
+    def counts(self, state: ModelState, after: int) -> tuple[list[Counts], int]:
+        found, revision = state.panes.changed("", after)
+        return [self._named(counts) for counts in found], revision
+
+    # --- one frame ---------------------------------------------------------------------------------------------------
+
+    def _scorer(self, state: ModelState, config: LiveConfig) -> Scorer | None:
+        """The model that config names, or the one that served before if it cannot be used (outputs say which)."""
+        scorer = self.models.get(config.model_digest) if config.model_digest else None
+        if scorer is None:
+            return self.models.get(state.digest) if state.digest else None
+        state.version, state.digest = scorer.card.version, scorer.card.digest
+        return scorer
+
+    def _predict(self, frame: Frame, config: LiveConfig, scorer: Scorer | None) -> tuple[dict[str, Array], Mode, float]:
+        columns = FrameColumns(frame, frame.batch.schema.names)
+        added: dict[str, Array] = {}
+        if config.mode is Mode.SAFE_MODE or scorer is None:
+            matrix = None
+            added["score"], seconds, mode = self.pipeline.compute_fallback(columns), 0.0, Mode.SAFE_MODE
+            if scorer is not None:
+                matrix = self._matrix(columns, scorer)
+        else:
+            matrix = self._matrix(columns, scorer)
+            added["score"], seconds = scorer.score(matrix)
+            mode = Mode.NORMAL
+        shadow = self.models.get(config.shadow_digest) if config.shadow_digest else None
+        if shadow is not None:
+            added["shadow_score"] = shadow.score(self._matrix(columns, shadow))[0]
+        if matrix is not None:
+            added["matrix"] = matrix
+            self.probe_input = matrix[-64:]
+        return added, mode, seconds
+
+    def _matrix(self, columns: FrameColumns, scorer: Scorer) -> Array:
+        matrix = np.empty((len(columns["event_id"]), len(scorer.card.features)), dtype=np.float32)
+        for place, name in enumerate(scorer.card.features):
+            matrix[:, place] = columns[name]
+        return matrix
+
+    def _frame(
+        self, part: Frame, made: dict[str, Array], batch: Batch, scorer: Scorer | None, mode: Mode, now: int
+    ) -> Frame:  # fmt: skip
+        meta = msgspec.structs.replace(
+            part.meta,
+            made_us=now,
+            config=batch.config.version,
+            model=scorer.card.version if scorer is not None else "",
+            digest=scorer.card.digest if scorer is not None else "",
+            mode=mode.value,
+            shadow=batch.config.shadow_version if "shadow_score" in made else "",
+        )
+        features = {n: part.batch.column(n) for n in part.batch.schema.names if n not in frames.HEAD}
+        return frames.derive(part, {**features, **{n: v for n, v in made.items() if n != "matrix"}}, meta)
+
+    # --- counting ----------------------------------------------------------------------------------------------------
+
+    def _count(
+        self, state: ModelState, part: Frame, made: dict[str, Array], config: LiveConfig, scorer: Scorer | None,
+        mode: Mode, seconds: float, now: int,
+    ) -> None:  # fmt: skip
+        arm = "live" if mode is Mode.NORMAL else "fallback"
+        version = scorer.card.version if scorer is not None else ""
+        totals = state.panes.at(pane_of(now), version, config.version, arm)
+        totals.n += part.rows
+        if scorer is not None and "matrix" in made:
+            bins = feature_bins(made["matrix"], scorer.card.features, scorer.card.reference)
+            if bins is not None:
+                totals.add_hist(_BINS, bins)
+        if mode is Mode.NORMAL:
+            totals.add_latency(seconds * 1000, part.rows)
+        if "shadow_score" in made:
+            shadow = state.panes.at(pane_of(now), config.shadow_version, config.version, "shadow")
+            shadow.n += part.rows
+
+    def _named(self, counts: Counts) -> Counts:
+        """Bins by feature, and the latency histogram under its name: this one is the model's own time."""
+        hists = dict(counts.hists)
+        if "latency" in hists:
+            hists["model_ms"] = hists.pop("latency")
+        bins = hists.pop(_BINS, None)
+        if bins is not None:
+            scorer = next((s for s in self._loaded() if s.card.version == counts.model), None)
+            if scorer is not None:
+                at = 0
+                for name, reference in _ordered(scorer.card.features, scorer.card.reference):
+                    width = len(reference.counts)
+                    hists[f"feature:{name}"] = bins[at : at + width]
+                    at += width
+        return msgspec.structs.replace(counts, hists=hists)
+
+    def _loaded(self) -> list[Scorer]:
+        return list(getattr(self.models, "loaded", lambda: ())())
+
+
+def _ordered(names: tuple[str, ...], reference: dict[str, FeatureReference]) -> list[tuple[str, FeatureReference]]:
+    return [(name, reference[name]) for name in names if name in reference]
+
+
+def feature_bins(matrix: Array, names: tuple[str, ...], reference: dict[str, FeatureReference]) -> Array | None:
+    """Rows per bin, all features one after the other; float32 [rows, features] -> int64 [sum of bins]."""
+    indices, offset = [], 0
+    for place, name in enumerate(names):
+        held = reference.get(name)
+        if held is None:
+            continue
+        column = matrix[:, place]
+        index = np.searchsorted(np.asarray(held.edges, dtype=np.float32), column, side="left")
+        missing = np.isnan(column)
+        if missing.any():
+            index[missing] = len(held.edges) + 1
+        indices.append(index + offset)
+        offset += len(held.counts)
+    return np.bincount(np.concatenate(indices), minlength=offset) if indices else None
+
+
+def _array(kind: type, value: Any) -> Any:
+    return value if isinstance(value, kind) else np.asarray(value)

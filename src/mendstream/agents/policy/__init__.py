@@ -1,0 +1,27 @@
+"""The policy agent (AGL, the Agentic Governance Layer): proposals, facts, Cedar policies, verdicts.
+
+In here may be what decides whether an action is allowed. cedarpy is welcome: it computes and touches nothing.
+"""
+
+from mendstream.agents.policy.agent import PolicyAgent, plan_hash
+from mendstream.agents.policy.cases import CaseResult, run_cases, uncovered
+from mendstream.agents.policy.engine import Policies, Ruling, rule
+from mendstream.agents.policy.loading import Problem, check_policies, load_policies
+from mendstream.agents.policy.settings import PolicySettings
+from mendstream.agents.policy.state import PolicyState
+
+__all__ = [
+    "CaseResult",
+    "Policies",
+    "PolicyAgent",
+    "PolicySettings",
+    "PolicyState",
+    "Problem",
+    "Ruling",
+    "check_policies",
+    "load_policies",
+    "plan_hash",
+    "rule",
+    "run_cases",
+    "uncovered",
+]

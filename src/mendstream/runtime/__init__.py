@@ -1,0 +1,1 @@
+"""Where thinking meets doing: the driver (one turn), the roster, processes, and the assembly of both wings."""

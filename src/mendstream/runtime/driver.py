@@ -1,0 +1,173 @@
+"""One turn: poll, slice, step, finish. The same driver runs agents live and simulated.
+
+Finish is one transaction over outputs, positions, state and dead letters; recovery is to poll again. A chain of legs is
+a fused worker: each stage's frames go straight to the next, and all of it is still written, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mendstream.contracts.agent import Batch, Outputs
+from mendstream.contracts.errors import Conflict
+from mendstream.contracts.frame import Frame
+from mendstream.contracts.ports import Bus, Clock, Out, TaskCommit
+from mendstream.contracts.records import DeadLetter, TaskPulse
+from mendstream.contracts.topics import Stream, Topic
+from mendstream.runtime.leg import Leg
+
+COUNTS_EVERY_US = 100_000
+_PRESSURE_EVERY_US = 20_000
+
+
+class Driver:
+    """Owns one leg, or the legs of a fused chain in the order of the pipeline."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        legs: Sequence[Leg],
+        *,
+        stopwatch: Callable[[], float],
+        pressure: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`stopwatch`: seconds, to time steps with. `pressure`: whether the stage behind has too much to do already."""
+        self._bus = bus
+        self._clock = clock
+        self._legs = list(legs)
+        self._stopwatch = stopwatch
+        self._pressure = pressure
+        self._pressed = False
+        self._pressure_at = 0
+        self._drained = len(legs) == 1
+        self._counts_at = 0
+        self._counts_due = True
+
+    # --- turns -------------------------------------------------------------------------------------------------------
+
+    def pump(self) -> bool:
+        """One turn, if anything is due; False if nothing was."""
+        now = self._clock.now_us()
+        for leg in self._legs:
+            leg.fold_config()
+        busy = self._turn(now)
+        self._send_counts(now)
+        return busy
+
+    def _turn(self, now: int) -> bool:
+        if not self._drained:
+            # What an unfused past has left between the stages goes first, from the end, or order would be lost.
+            for leg in reversed(self._legs[1:]):
+                if leg.backlog():
+                    return self._run([leg], now)
+            self._drained = True
+        try:
+            return self._run(self._legs, now)
+        except Conflict:
+            self._drained = False
+            return True
+
+    def _run(self, legs: list[Leg], now: int) -> bool:
+        fused = len(legs) > 1
+        batch, after, dead = legs[0].poll(data=not self._under_pressure(now))
+        commits: list[TaskCommit] = []
+        done: list[tuple[Leg, Outputs]] = []
+        made: Sequence[tuple[Topic, int, Frame]] = ()
+        for place, leg in enumerate(legs):
+            own: list[Stream] = []
+            if place > 0:
+                batch, own, dead, after = self._handed(leg, made), [leg.inputs[0]] if made else [], [], {}
+            if not self._due(leg, batch, after, dead, now):
+                made = ()
+                continue
+            outputs = self._step(leg, batch, after, dead, now)
+            made = outputs.frames if fused else ()
+            commits.append(leg.commit_of(outputs, after, dead, past_own=own))
+            done.append((leg, outputs))
+        if not commits:
+            return False
+        ends = self._bus.commit(commits)
+        for commit, (leg, outputs) in zip(commits, done, strict=True):
+            leg.committed(commit, ends, outputs)
+            leg.marks.end()
+        source = legs[0].source
+        if source is not None and commits[0].positions:
+            source.done(legs[0].positions[legs[0].inputs[0]])
+        self._counts_due = True
+        return True
+
+    def _handed(self, leg: Leg, made: Sequence[tuple[Topic, int, Frame]]) -> Batch:
+        """What the stage before has just made, as this stage's input."""
+        mine = [(topic, frame) for topic, p, frame in made if topic is leg.inputs[0].topic and p == leg.task.partition]
+        batch, _, _ = leg.poll(data=False)
+        batch.frames = [frame for _, frame in mine]
+        batch.topics = [topic for topic, _ in mine]
+        return batch
+
+    def _due(self, leg: Leg, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> bool:
+        waking = leg.wake_at_us is not None and leg.wake_at_us <= now
+        return bool(not batch.empty or after or dead or waking or leg.config_pending or leg.resumed)
+
+    def _step(self, leg: Leg, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> Outputs:
+        batch = leg.begin_step(batch, after, dead, now)
+        rows = sum(frame.rows for frame in batch.frames) + len(batch.lines)
+        started = self._stopwatch()
+        leg.state, outputs = leg.agent.step(leg.state, batch, self._clock.now_us())
+        if rows:
+            leg.slicer.saw(rows, self._stopwatch() - started)
+        leg.end_step()
+        return outputs
+
+    def _under_pressure(self, now: int) -> bool:
+        if now - self._pressure_at >= _PRESSURE_EVERY_US:
+            self._pressure_at = now
+            self._pressed = self._pressure()
+        return self._pressed
+
+    # --- outside the turn --------------------------------------------------------------------------------------------
+
+    def _send_counts(self, now: int) -> None:
+        """Counts are never part of a transaction, or one dead process would hide everybody's."""
+        if not self._counts_due or now - self._counts_at < COUNTS_EVERY_US:
+            return
+        outs: list[Out] = [out for leg in self._legs for out in leg.counts_out()]
+        if outs:
+            self._bus.publish(outs)
+        self._counts_at, self._counts_due = now, False
+
+    def wait_s(self, most: float) -> float:
+        """How long nothing is due for, at most `most` seconds."""
+        now = self._clock.now_us()
+        waits = [most]
+        for leg in self._legs:
+            if leg.wake_at_us is not None:
+                waits.append((leg.wake_at_us - now) / 1e6)
+            if leg.source is not None:
+                due = leg.source.due_in_s()
+                if due is not None:
+                    waits.append(due)
+        if self._counts_due:
+            waits.append((self._counts_at + COUNTS_EVERY_US - now) / 1e6)
+        if self._pressed:
+            waits.append(_PRESSURE_EVERY_US / 1e6)
+        return max(0.0, min(waits))
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """What wakes this driver."""
+        return tuple(dict.fromkeys(s for leg in self._legs for s in (*leg.inputs, Stream(Topic.CONFIG_UPDATES, 0))))
+
+    def pulses(self) -> tuple[TaskPulse, ...]:
+        """How each task stands; called by the pulse's own thread."""
+        return tuple(
+            TaskPulse(
+                task=str(leg.task),
+                epoch=leg.epoch,
+                turns=leg.progress,
+                backlog=leg.backlog(),
+                config=leg.config.version,
+                step_started_us=leg.step_started_us,
+            )
+            for leg in self._legs
+        )

@@ -1,0 +1,322 @@
+"""One task as its owner holds it: state, positions, config; what it reads and what it commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from mendstream.contracts import state as states
+from mendstream.contracts.agent import Agent, Batch, Counting, Incremental, Outputs, TaskId
+from mendstream.contracts.errors import BadRecord
+from mendstream.contracts.frame import Frame
+from mendstream.contracts.knobs import LiveConfig, fold
+from mendstream.contracts.ports import Block, Bus, Out, Source, StepMarks, TaskCommit
+from mendstream.contracts.records import (
+    TOPIC_OF,
+    ConfigChange,
+    DeadLetter,
+    DeadReason,
+    Record,
+    decode,
+    decode_block,
+    encode_block,
+)
+from mendstream.contracts.topics import SPECS, Codec, Spread, Stream, Topic, Wing
+from mendstream.runtime.slices import Slicer
+
+CONFIG = Stream(Topic.CONFIG_UPDATES, 0)
+SNAPSHOT_TURNS = 500
+QUARANTINE_AFTER = 3
+_JSON_ROWS = 5000
+_MAX_BYTES = 4 << 20
+Ready = Callable[[LiveConfig], bool]
+"""Whether what a config needs from the world is at hand; if not, it has been sent for."""
+
+
+class Leg:
+    """`wing` is the one that this process writes."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        agent: Agent[Any],
+        partition: int,
+        wing: Wing,
+        *,
+        marks: StepMarks,
+        source: Source | None = None,
+        ready: Ready = lambda config: True,
+        max_rows: int = 2000,
+        code_version: str = "",
+    ) -> None:
+        self.bus = bus
+        self.agent = agent
+        self.task = TaskId(agent.name, partition)
+        self.wing = wing
+        self.source = source
+        self.marks = marks
+        self.slicer = Slicer(most=max_rows)
+        self._ready = ready
+        self._code_version = code_version
+        self.inputs = tuple(s for topic in agent.reads for s in _inputs(topic, partition))
+        self.dead_stream = Stream(Topic.DEAD_LETTERS, 0 if wing is Wing.DATA else 1)
+        self.metrics_stream = Stream(Topic.AGENT_METRICS, 0 if wing is Wing.DATA else 1)
+        self._claim()
+
+    def _claim(self) -> None:
+        mark = self.marks.left()
+        claim = self.bus.claim(self.task, (*self.inputs, CONFIG))
+        self.epoch, self.turn = claim.epoch, claim.turns
+        self.positions = claim.positions
+        self.config, self.state = self._restore(claim.snapshot, claim.changes)
+        self.resumed = True
+        self.wake_at_us: int | None = None
+        self.sent = 0
+        self.progress = 0
+        self.step_started_us: int | None = None
+        self._since_snapshot = len(claim.changes)
+        self._config_moved = False
+        self._next_config = self.positions[CONFIG]
+        self._suspect = mark
+        """What an earlier owner died on: taken row by row until it lies behind, and set aside after three deaths."""
+
+    def _restore(self, snapshot: bytes | None, changes: Sequence[bytes]) -> tuple[LiveConfig, Any]:
+        config, state = LiveConfig(), None
+        if snapshot is not None:
+            config = states.decode(snapshot[4 : 4 + int.from_bytes(snapshot[:4], "big")], LiveConfig)
+            state = states.decode(snapshot[4 + int.from_bytes(snapshot[:4], "big") :], self.agent.state_type)
+        if state is None:
+            state = self.agent.start(self.task.partition)
+        for change in changes:
+            new_config, delta = states.decode_plain(change)
+            if new_config is not None:
+                config = states.decode(states.encode(new_config), LiveConfig)
+            if delta is not None:
+                assert isinstance(self.agent, Incremental)
+                state = self.agent.apply(state, delta)
+        return config, state
+
+    # --- config ------------------------------------------------------------------------------------------------------
+
+    def fold_config(self) -> bool:
+        """Apply what config-updates has, in order, as far as what it needs from the world is at hand."""
+        moved = False
+        for block in self.bus.read(CONFIG, self._next_config, max_rows=_JSON_ROWS, max_bytes=_MAX_BYTES):
+            records, _ = _decoded(block)
+            for row, record in enumerate(records):
+                if isinstance(record, ConfigChange):
+                    config, _ = fold(self.config, record)
+                    if config is not self.config and not self._ready(config):
+                        return moved
+                    moved |= config is not self.config
+                    self.config = config
+                self._next_config = block.position + row + 1
+        self._config_moved |= moved
+        return moved
+
+    @property
+    def config_pending(self) -> bool:
+        """Whether records of config-updates were read that no turn has committed yet."""
+        return self._next_config != self.positions[CONFIG]
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def poll(self, *, data: bool = True) -> tuple[Batch, dict[Stream, int], list[DeadLetter]]:
+        """(batch, positions after it, dead letters of what cannot be read). `data`: False under back-pressure."""
+        batch = Batch(turn=self._turn_id(), partition=self.task.partition, config=self.config, resumed=self.resumed)
+        after: dict[Stream, int] = {}
+        dead: list[DeadLetter] = []
+        frames: list[Frame] = []
+        topics: list[Topic] = []
+        records: list[Record] = []
+        for stream in self.inputs:
+            if stream.topic is Topic.SOURCE:
+                if data:
+                    self._poll_source(batch, stream, after)
+                continue
+            is_frame = SPECS[stream.topic].codec is Codec.FRAME
+            if is_frame and not data:
+                continue
+            rows = self._rows_allowed() if is_frame else _JSON_ROWS
+            for block in self.bus.read(stream, self.positions[stream], max_rows=rows, max_bytes=_MAX_BYTES):
+                after[stream] = block.next
+                if is_frame:
+                    self._take_frame(block, frames, topics, dead)
+                else:
+                    found, bad = _decoded(block)
+                    records.extend(found)
+                    dead.extend(self._dead(batch, block, line, error) for line, error in bad)
+        batch.frames, batch.topics, batch.records = frames, topics, records
+        return batch, after, dead
+
+    def _poll_source(self, batch: Batch, stream: Stream, after: dict[Stream, int]) -> None:
+        assert self.source is not None
+        position = self.positions[stream]
+        lines, feedback, following = self.source.poll(position, self._rows_allowed(), _MAX_BYTES)
+        batch.lines, batch.feedback = lines, feedback
+        if following != position:
+            after[stream] = following
+
+    def _take_frame(self, block: Block, frames: list[Frame], topics: list[Topic], dead: list[DeadLetter]) -> None:
+        try:
+            frame = Frame.decode(block.value)
+        except BadRecord as error:
+            dead.append(self._dead(None, block, bytes(block.value), str(error)))
+            return
+        if block.skip or block.rows < frame.rows:
+            frame = frame.slice(block.skip, block.skip + block.rows)
+        frames.append(frame)
+        topics.append(block.stream.topic)
+
+    def _rows_allowed(self) -> int:
+        return 1 if self._suspect is not None else self.slicer.rows
+
+    def backlog(self) -> int:
+        """Rows that wait at the inputs that are streams."""
+        total = 0
+        for stream in self.inputs:
+            if stream.topic is not Topic.SOURCE:
+                first, end = self.bus.bounds(stream)
+                total += max(0, end - max(first, self.positions[stream]))
+        return total
+
+    # --- suspects ----------------------------------------------------------------------------------------------------
+
+    def begin_step(self, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> Batch:
+        """Mark what the step works on; what has killed three owners is set aside instead."""
+        stream = next((s for s in self.inputs if s in after), None)
+        if stream is None:
+            return batch
+        position, rows = self.positions[stream], after[stream] - self.positions[stream]
+        attempts = 1
+        suspect = self._suspect
+        if suspect is not None:
+            if suspect.position + suspect.rows <= position:
+                self._suspect = None
+            elif suspect.position == position and suspect.rows == rows:
+                attempts = suspect.attempts + 1
+                if attempts > QUARANTINE_AFTER:
+                    dead.extend(self._quarantine(batch, stream, position, suspect.attempts, now))
+                    batch.frames, batch.records, batch.lines, batch.feedback = (), (), (), ()
+                    return batch
+        self.marks.begin(position, rows, attempts)
+        self.step_started_us = now
+        return batch
+
+    def end_step(self) -> None:
+        self.step_started_us = None
+
+    def _quarantine(self, batch: Batch, stream: Stream, position: int, deaths: int, now: int) -> list[DeadLetter]:
+        values = [line.value for line in (*batch.lines, *batch.feedback)]
+        values += [frame.encode() for frame in batch.frames] + [encode_block([record]) for record in batch.records]
+        return [
+            DeadLetter(
+                id=f"{batch.turn}/q{n}", topic=stream.topic.value, partition=stream.partition, position=position,
+                stage=self.agent.name, code_version=self._code_version, reason=DeadReason.QUARANTINED,
+                detail=f"{deaths} processes died while they worked on this record", attempts=deaths, value=value,
+                at_us=now,
+            )
+            for n, value in enumerate(values)
+        ]  # fmt: skip
+
+    def _dead(self, batch: Batch | None, block: Block, value: bytes, error: str) -> DeadLetter:
+        return DeadLetter(
+            id=f"{self._turn_id()}/{block.stream}@{block.position}", topic=block.stream.topic.value,
+            partition=block.stream.partition, position=block.position, stage=self.agent.name,
+            code_version=self._code_version, reason=DeadReason.MALFORMED, detail=error[:1024], attempts=1, value=value,
+            at_us=block.at_us,
+        )  # fmt: skip
+
+    # --- committing --------------------------------------------------------------------------------------------------
+
+    def _turn_id(self) -> str:
+        return f"{self.bus.incarnation}/{self.task}/{self.turn + 1}"
+
+    def commit_of(
+        self, outputs: Outputs, after: dict[Stream, int], dead: list[DeadLetter], *, past_own: Sequence[Stream] = ()
+    ) -> TaskCommit:  # fmt: skip
+        """This task's part of the transaction."""
+        moved = dict(after)
+        if self._next_config != self.positions[CONFIG]:
+            moved[CONFIG] = self._next_config
+        before = {stream: self.positions[stream] for stream in (*moved, *past_own)}
+        commit = TaskCommit(
+            task=self.task, epoch=self.epoch, turn=self.turn + 1, positions=moved, before=before,
+            outputs=self._outs(outputs, dead), past_own=past_own,
+        )  # fmt: skip
+        if isinstance(self.agent, Incremental) and self._since_snapshot < SNAPSHOT_TURNS and self.turn > 0:
+            if outputs.changes is not None or self._config_moved:
+                commit.changes = states.encode([self.config if self._config_moved else None, outputs.changes])
+        else:
+            head = states.encode(self.config)
+            commit.snapshot = len(head).to_bytes(4, "big") + head + states.encode(self.state)
+        return commit
+
+    def committed(self, commit: TaskCommit, ends: Any, outputs: Outputs) -> None:
+        """The turn is in the log: go on from there."""
+        self.turn = commit.turn
+        self._since_snapshot = 0 if commit.snapshot is not None else self._since_snapshot + 1
+        self._config_moved = False
+        self.resumed = False
+        self.positions.update(commit.positions)
+        for stream in commit.past_own:
+            self.positions[stream] = ends.get(stream, self.positions[stream])
+        if commit.positions or commit.past_own:
+            self.progress += 1
+        self.wake_at_us = outputs.wake_at_us
+
+    def _outs(self, outputs: Outputs, dead: list[DeadLetter]) -> list[Out]:
+        outs = [Out(Stream(topic, p), frame.encode(), frame.rows) for topic, p, frame in outputs.frames]
+        outs += [Out(Stream(topic, p), block, rows) for topic, p, block, rows in outputs.blocks]
+        by_topic: dict[Topic, list[Record]] = {}
+        for record in outputs.records:
+            by_topic.setdefault(TOPIC_OF[type(record)], []).append(record)
+        for topic, records in by_topic.items():
+            partition = self.task.partition if SPECS[topic].spread is Spread.DATA else 0
+            outs.append(Out(Stream(topic, partition), encode_block(records), len(records)))
+        letters = [*dead, *outputs.dead]
+        if letters:
+            outs.append(Out(self.dead_stream, encode_block(letters), len(letters)))
+        return outs
+
+    def counts_out(self) -> list[Out]:
+        """The totals that changed since the last call."""
+        if not isinstance(self.agent, Counting):
+            return []
+        found, self.sent = self.agent.counts(self.state, self.sent)
+        if not found:
+            return []
+        named = [msgspec.structs.replace(counts, task=str(self.task)) for counts in found]
+        return [Out(self.metrics_stream, encode_block(named), len(named))]
+
+
+def _inputs(topic: Topic, partition: int) -> tuple[Stream, ...]:
+    if topic is Topic.SOURCE:
+        return (Stream(topic, partition),)
+    match SPECS[topic].spread:
+        case Spread.DATA:
+            return (Stream(topic, partition),)
+        case Spread.ONE:
+            return (Stream(topic, 0),)
+        case Spread.WINGS:
+            return (Stream(topic, 0), Stream(topic, 1))
+
+
+def _decoded(block: Block) -> tuple[Sequence[Record], list[tuple[bytes, str]]]:
+    """The records of a block, and the lines that are none."""
+    value = bytes(block.value)
+    try:
+        return decode_block(block.stream.topic, value), []
+    except BadRecord:
+        pass  # at least one line is bad: take them one by one
+    good: list[Record] = []
+    bad: list[tuple[bytes, str]] = []
+    for line in value.split(b"\n"):
+        if line:
+            try:
+                good.append(decode(block.stream.topic, line))
+            except BadRecord as error:
+                bad.append((line, str(error)))
+    return good, bad

@@ -1,0 +1,198 @@
+"""One frozen group a room: each field with its default, unit, bounds and a line of docs. `fields.FIELDS` lists them."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from mendstream.settings.secret import Secret
+
+
+def about(doc: str, unit: str = "", **bounds: Any) -> msgspec.Meta:
+    """What a field is, in a line; msgspec checks the bounds."""
+    return msgspec.Meta(description=doc, extra={"unit": unit}, **bounds)
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all groups."""
+
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class Run(Group, frozen=True):
+    """How the house runs on this machine."""
+
+    data_dir: Annotated[str, about("Where logs, store, models and log files live.", "folder", min_length=1)] = (
+        ".mendstream"
+    )
+    fuse: Annotated[bool, about("The four pipeline stages as one process and one transaction, or a process each.")] = (
+        False
+    )
+    partitions: Annotated[int, about("Partitions of the data topics.", "partitions", ge=1, le=64)] = 1
+    replicas: Annotated[
+        dict[str, Annotated[int, msgspec.Meta(ge=1, le=64)]],
+        about("Processes of a stage that share its partitions; a stage not named has one.", "stage = processes"),
+    ] = {}
+    seed: Annotated[int, about("Seed of all dice.", ge=0, le=2**63 - 1)] = 0
+    namespace: Annotated[str, about("Prefix of all topics, where pipelines share a broker.", max_length=64)] = ""
+
+
+class Bus(Group, frozen=True):
+    """The log that everything travels on."""
+
+    kind: Annotated[
+        Literal["lmdb", "kafka"], about("lmdb: in the data directory, no server. kafka: not in this version.")
+    ] = "lmdb"
+    durability: Annotated[
+        Literal["power", "process"],
+        about("What a committed turn survives. power: loss of power too. process: the death of any process; faster."),
+    ] = "power"
+    map_size_mb: Annotated[int, about("Upper limit of each of the two log files.", "MiB", ge=16, le=1 << 20)] = 4096
+    max_backlog: Annotated[
+        int, about("Unread rows of a stage from which the stages before it wait.", "rows", ge=1, le=100_000_000)
+    ] = 200_000
+    max_batch_rows: Annotated[int, about("Most rows that one turn reads.", "rows", ge=1, le=100_000)] = 2000
+    bootstrap_servers: Annotated[str, about("Kafka brokers, for bus.kind = kafka.", "host:port,...")] = ""
+
+
+class Store(Group, frozen=True):
+    """The SQL projection of incidents, actions, config history and memory."""
+
+    url: Annotated[
+        str, about("sqlite:///FILE; empty: SQLite in the data directory. postgresql://...: not in this version.", "URL")
+    ] = ""
+    password: Annotated[Secret, about("Password for store.url; one inside the URL is taken out and kept here.")] = (
+        Secret()
+    )
+
+
+class Ingestion(Group, frozen=True):
+    """Where events come from, and which are refused."""
+
+    source: Annotated[
+        str, about("file:PATH, stdin, http or python:MODULE:OBJECT; empty: nothing is ingested.", "source")
+    ] = ""
+    http_port: Annotated[Port, about("Port of the HTTP source.", "port")] = 8080
+    http_host: Annotated[str, about("Address that the HTTP source listens on.", "host", min_length=1)] = "127.0.0.1"
+    max_record_bytes: Annotated[
+        int, about("A longer record becomes a dead letter.", "bytes", ge=64, le=64 << 20)
+    ] = 1 << 20  # fmt: skip
+    max_depth: Annotated[int, about("Deeper nested JSON becomes a dead letter.", "levels", ge=1, le=200)] = 32
+    max_ahead_s: Annotated[int, about("An event further in the future becomes a dead letter.", "s", ge=0)] = 300
+    max_age_s: Annotated[int, about("An older event becomes a dead letter.", "s", ge=1)] = 31_536_000
+    dedupe_window: Annotated[
+        int, about("Newest ids of a partition among which a repeat is dropped; 0: none.", "ids", ge=0, le=10_000_000)
+    ] = 100_000
+    rate: Annotated[float, about("Pace of a python source; 0: unlimited.", "events/s", ge=0, le=10_000_000)] = 0.0
+
+
+class Slo(Group, frozen=True):
+    """What the pipeline promises."""
+
+    latency_ms: Annotated[float, about("End-to-end latency limit; an edge of the latency buckets.", "ms", gt=0)] = 300.0
+    accuracy: Annotated[float, about("Least share of right predictions.", "share", ge=0, le=1)] = 0.75
+
+
+class Monitoring(Group, frozen=True):
+    """How the house watches itself."""
+
+    rules: Annotated[
+        Literal["default", "brief"],
+        about("default: fast and calibrated. brief: the original request's plain thresholds."),
+    ] = "default"
+    season_s: Annotated[
+        float, about("Time that a start or a change is given before it is judged.", "s", ge=0, le=3600)
+    ] = 2.0
+    label_ttl_s: Annotated[
+        int, about("How long the joiner waits for a label, or a label for its event.", "s", ge=1, le=31_536_000)
+    ] = 120
+    arl_hours: Annotated[
+        float, about("Mean time between false alarms of one detector on calm data.", "hours", gt=0, le=1_000_000)
+    ] = 1000.0
+
+
+class Healing(Group, frozen=True):
+    """How much proof a cure needs, and how much healing may do."""
+
+    proof_s: Annotated[float, about("Least serving time that proves a cure.", "s", gt=0, le=3600)] = 2.0
+    proof_events: Annotated[int, about("Least events that prove a cure.", "events", ge=1)] = 200
+    proof_labels: Annotated[int, about("Least labels that prove a cure of accuracy.", "labels", ge=1)] = 100
+    release_after_s: Annotated[
+        float, about("How long probes must be good before the way out of SAFE_MODE.", "s", gt=0, le=86_400)
+    ] = 5.0
+    actions_per_hour: Annotated[int, about("Most remedies in any hour.", "actions", ge=1, le=10_000)] = 30
+    person_timeout_s: Annotated[
+        int, about("How long a proposal waits for a person before it expires.", "s", ge=1, le=31_536_000)
+    ] = 3600
+
+
+class Policy(Group, frozen=True):
+    """What healing may do without asking."""
+
+    dir: Annotated[str, about("Folder of your own .cedar files; empty: the shipped policies.", "folder")] = ""
+    modes: Annotated[
+        dict[str, Literal["observe", "ask", "auto"]],
+        about("Per kind of action: only note it, ask a person, or act.", "action = mode"),
+    ] = {}
+    restarts_per_10min: Annotated[int, about("Most restarts of one target in 10 minutes.", "restarts", ge=0)] = 3
+
+
+class Models(Group, frozen=True):
+    """Where model versions are kept and made."""
+
+    dir: Annotated[str, about("Folder of model versions; empty: `models` in the data directory.", "folder")] = ""
+    mlflow_uri: Annotated[str, about("MLflow server; empty: SQLite in the data directory.", "URL")] = ""
+    mlflow_password: Annotated[
+        Secret, about("Password for models.mlflow_uri; one inside the URL is taken out and kept here.")
+    ] = Secret()
+    trainer: Annotated[
+        Literal["on-demand", "resident"], about("Start the trainer when first needed, or with the house.")
+    ] = "on-demand"
+    initial: Annotated[str, about("Model folder to import as the first version; empty: none.", "folder")] = ""
+
+
+class Metrics(Group, frozen=True):
+    """Prometheus metrics."""
+
+    enabled: Annotated[bool, about("Whether each agent serves its metrics.")] = True
+    base_port: Annotated[
+        int, about("Port of the first agent; the others follow (8001 to 8007).", "port", ge=1, le=65529)
+    ] = 8001
+    host: Annotated[str, about("Address that metrics are served on.", "host", min_length=1)] = "127.0.0.1"
+
+
+class Chaos(Group, frozen=True):
+    """Faults on purpose."""
+
+    enabled: Annotated[bool, about("Whether injected faults are obeyed. Never in production.")] = False
+
+
+class Log(Group, frozen=True):
+    """Log files, under the data directory."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], about("The least severe line that is written.")
+    ] = "info"  # fmt: skip
+
+
+class Settings(Group, frozen=True):
+    """Everything that a person sets, as it was when the process started."""
+
+    pipeline: Annotated[
+        str, about("Your pipeline, importable from the working folder; empty: none.", "module:object")
+    ] = ""
+    name: Annotated[
+        str, about("Name of the house in metrics and reports; empty: the pipeline's own.", max_length=64)
+    ] = ""
+    run: Run = Run()
+    bus: Bus = Bus()
+    store: Store = Store()
+    ingestion: Ingestion = Ingestion()
+    slo: Slo = Slo()
+    monitoring: Monitoring = Monitoring()
+    healing: Healing = Healing()
+    policy: Policy = Policy()
+    models: Models = Models()
+    metrics: Metrics = Metrics()
+    chaos: Chaos = Chaos()
+    log: Log = Log()
