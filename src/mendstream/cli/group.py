@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from mendstream.cli.late import late
 from mendstream.cli.options import Door, settings_options
 from mendstream.contracts.errors import MendstreamError, UsageError
 
@@ -34,8 +33,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "pause": ("mendstream.cli.operate:pause", "Block new remedies (never an undo)."),
     "resume": ("mendstream.cli.operate:resume", "Allow remedies again."),
     "db": ("mendstream.cli.db:db", "The store's schema: upgrade, current."),
-    "train": ("mendstream.cli.train:train", "Train a model version from the log of a data directory."),
-    "retrain": ("mendstream.cli.train:retrain", "Order the running trainer to train a new version."),
+    "train": ("mendstream.cli.train:train", "Train a model version on a table of features and labels."),
+    "retrain": ("mendstream.cli.train:retrain", "Train a model version on what was served and labelled."),
     "bench": ("mendstream.cli.house:bench", "Measure: pipeline, latency, counts, mttr, start, help, all."),
     "doctor": ("mendstream.cli.doctor:doctor", "Look at this machine, and say what to mend."),
     "version": ("mendstream.cli.version:version", "Versions of mendstream and what it stands on."),
@@ -52,8 +51,7 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module, _, name = VERBS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        command: click.Command = late(VERBS[cmd_name][0])
         return command
 
     def resolve_command(
@@ -77,7 +75,7 @@ class Lazy(click.Group):
             sys.stdout.flush()
         except BrokenPipeError:
             # The reader (`| head`) has seen enough. What is still buffered must not be written at exit.
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
             sys.exit(YES)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
@@ -88,6 +86,9 @@ class Lazy(click.Group):
 
 def tell(error: Exception, *, as_json: bool) -> int:
     """Print `error` for a person or as JSON; returns the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return USAGE
     code, message, hint = _parts(error)
     if as_json:
         import json

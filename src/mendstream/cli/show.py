@@ -33,21 +33,21 @@ def line(value: Any) -> None:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """Aligned columns; `empty` says why there is nothing to see."""
-    texts = [[_text(cell) for cell in row] for row in rows]
+    texts = [[cell(item) for item in row] for row in rows]
     if not texts:
         click.echo(empty)
         return
     widths = [max(len(row[i]) for row in [list(header), *texts]) for i in range(len(header))]
     for number, row in enumerate([[name.upper() for name in header], *texts]):
-        padded = [cell if i == len(row) - 1 else cell.ljust(widths[i]) for i, cell in enumerate(row)]
-        click.echo("  ".join(padded if number == 0 else [coloured(cell) for cell in padded]).rstrip())
+        padded = [text.ljust(widths[i]) for i, text in enumerate(row)]
+        click.echo("  ".join(padded if number == 0 else [coloured(text) for text in padded]).rstrip())
 
 
 def pairs(facts: Mapping[str, Any]) -> None:
     """Name and value, one a line."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        click.echo(f"{name.ljust(width)}  {coloured(_text(value))}")
+        click.echo(f"{name.ljust(width)}  {coloured(cell(value))}")
 
 
 def coloured(text: str) -> str:
@@ -80,14 +80,18 @@ def ago(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
-def _text(cell: Any) -> str:
-    match cell:
+def cell(value: Any) -> str:
+    """A value in few characters. What came from outside may hold control characters: a terminal must not obey them."""
+    match value:
         case None | "":
             return "-"
         case float():
-            return f"{cell:.4g}"
+            return f"{value:.4g}"
         case dict():
-            return " ".join(f"{key}={_text(value)}" for key, value in cell.items()) or "-"
+            return " ".join(f"{name}={cell(item)}" for name, item in value.items()) or "-"
+        case list() | tuple():
+            return ",".join(cell(item) for item in value) or "-"
+        case bytes():
+            return cell(value.decode(errors="backslashreplace"))
         case _:
-            # What came from outside may hold control characters: a terminal must not obey them.
-            return "".join(char if char.isprintable() else "�" for char in str(cell))
+            return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import Counts, DeadLetter, DeadReason, Record
 from mendstream.contracts.topics import Topic
+
+if TYPE_CHECKING:  # Arrow is a heavy import, and the supervisor needs none of it
+    from mendstream.contracts.frame import Frame
 
 
 class TaskId(NamedTuple):

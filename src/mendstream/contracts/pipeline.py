@@ -131,7 +131,9 @@ class Pipeline:
         columns = self._features(events, windows)
         taken = RESERVED.intersection(columns)
         if taken:
-            raise UsageError(f"pipeline {self.name}: features may not be named {', '.join(sorted(taken))}", hint="rename")
+            raise UsageError(
+                f"pipeline {self.name}: features may not be named {', '.join(sorted(taken))}", hint="rename"
+            )
         return {name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}
 
     def compute_fallback(self, features: Columns) -> Array:

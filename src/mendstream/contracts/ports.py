@@ -84,7 +84,10 @@ class Bell(Protocol):
         """True if it rang (also when it rang before the call)."""
 
     def ring(self) -> None:
-        """Wake the reader from another thread of its process."""
+        """Wake the reader from another thread of its process, or from a signal handler."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once it has rung."""
 
     def close(self) -> None: ...
 

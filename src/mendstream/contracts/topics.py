@@ -182,3 +182,7 @@ def streams_of(topic: Topic, partitions: int) -> tuple[Stream, ...]:
     """All partitions of `topic` where data topics have `partitions`."""
     count = {Spread.DATA: partitions, Spread.ONE: 1, Spread.WINGS: 2}[SPECS[topic].spread]
     return tuple(Stream(topic, p) for p in range(count))
+
+
+CONFIG = Stream(Topic.CONFIG_UPDATES, 0)
+"""Read by everybody."""

@@ -1,4 +1,4 @@
-"""The demo's pipeline: a flight that leaves New York comes in, goes out as late (over 15 minutes at arrival) or on time.
+"""The demo's pipeline: a departure from New York comes in, goes out as late (over 15 minutes at arrival) or on time.
 
 Nothing here is special to the demo: `flights` uses what any user's pipeline has. The late rates are a frozen table,
 made by tools/build_demo_models.py, so that training and serving see the same numbers.
@@ -42,7 +42,7 @@ class Rates(msgspec.Struct, frozen=True):
 
     late_share: float
     usual_delay: float
-    """Mean of the clipped `tail_delay4`: stands in for a plane that was not seen yet."""
+    """Mean of the clipped delays: stands in for a plane that was not seen yet."""
     carrier: dict[str, float]
     dest: dict[str, float]
     origin: dict[str, float]
@@ -66,13 +66,14 @@ flights = Pipeline(
 @flights.features
 def features(events: Columns, windows: Columns) -> Columns:
     delay = events["dep_delay"]
-    clipped = np.clip(delay, *DELAY_MIN)
-    usual = np.clip(_or(windows["tail_delay4"], RATES.usual_delay), *DELAY_MIN)
+    clipped = np.clip(delay, *DELAY_BOUNDS)
+    usual = np.clip(_or(windows["tail_delay4"], RATES.usual_delay), *DELAY_BOUNDS)
     return {
         "hour": events["hour"] + events["minute"] / 60,
         "distance": events["distance"],
-        "seats": _or(events["seats"], 149),
-        "plane_year": _or(events["plane_year"], 2002),
+        # Missing for a plane in seven, which the model fills in and monitoring counts.
+        "seats": events["seats"],
+        "plane_year": events["plane_year"],
         "carrier_rate": _rate(events["carrier"], CARRIERS, CARRIER_RATES),
         "dest_rate": _rate(events["dest"], DESTS, DEST_RATES),
         "origin_rate": _rate(events["origin"], ORIGINS, ORIGIN_RATES),
@@ -93,7 +94,7 @@ def leaves_late(features: Columns) -> Array:
 
 
 LATE_MIN = 15
-DELAY_MIN = (-20, 120)
+DELAY_BOUNDS = (-20, 120)
 """Delays are clipped to these minutes: a storm's extremes say no more than two hours do."""
 
 

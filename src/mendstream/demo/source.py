@@ -28,7 +28,7 @@ from mendstream.demo.pipeline import RATES
 Array = np.ndarray[Any, np.dtype[Any]]
 FLIGHTS = Path(__file__).parent / "data" / "flights.parquet"
 DAY = 850
-"""Events of a virtual day. A flight lands within half a day, so a label is never due more than two days' events later."""
+"""Events of a virtual day. A flight lands within half a day, so its label comes on that day or the next."""
 DAY_S = 86_400
 POISON_EVERY = 50
 
@@ -66,8 +66,8 @@ class FlightsSource:
     replayable = True
 
     def __init__(self, seed: int, rate: float, regime: Callable[[], str], clock: Clock) -> None:
-        """`rate`: events per second (0: as fast as they are read), counted from the first position polled. `regime`: asked
-        at every poll; a change holds from the first event that is read after it.
+        """`rate`: events per second (0: as fast as they are read), counted from the first position polled.
+        `regime`: asked at every poll; a change holds from the first event that is read after it.
         """
         self._seed = seed
         self._rate = rate
@@ -79,7 +79,7 @@ class FlightsSource:
         self._days: dict[int, _Day] = {}
 
     def poll(self, position: int, max_lines: int, max_bytes: int) -> tuple[Sequence[Line], Sequence[Line], int]:
-        """At most `max_lines` events and about `max_bytes` (at least one event), with the labels that came meanwhile."""
+        """At most `max_lines` events and about `max_bytes`, but at least one, and the labels that came with them."""
         regime = regime_of(self._regime())
         self._turn(position, regime)
         stop = position + min(max_lines, self._due(position))
@@ -88,7 +88,7 @@ class FlightsSource:
         while position < stop and (max_bytes > 0 or not events):
             day = self._day(position // DAY)
             end = min(stop, (position // DAY + 1) * DAY)
-            lines = day.events(position, end, regime.poison)
+            lines = day.events(position, end)
             end = position + _fitting(lines, max_bytes, at_least=not events)
             del lines[end - position :]
             known = day.labels(position, end) if regime.labels else []
@@ -108,7 +108,10 @@ class FlightsSource:
         return max(0.0, (self._next - first) / self._rate - (self._clock.now_us() - at) / 1e6)
 
     def done(self, position: int) -> None:
-        """Nothing to release: whatever comes before `position` can be made again."""
+        """Forget the regimes that nothing can be asked of any more."""
+        while len(self._spans) > 1 and self._spans[1].start < position - 3 * DAY:
+            del self._spans[0]
+            self._spans[0] = self._spans[0]._replace(start=0)
 
     def close(self) -> None:
         self._days.clear()
@@ -126,7 +129,8 @@ class FlightsSource:
     def _turn(self, position: int, regime: Regime) -> None:
         """Note a change of regime. Events that were read behind `position` and not kept are made anew."""
         if not self._spans:
-            # Of the time before this process we know nothing: most likely it was the same.
+            # Of the time before this process we know nothing. Had the regime changed within the last day, the labels
+            # that are due would carry other planes' keys, and match no event.
             self._spans = [_Span(0, regime)]
         elif self._spans[-1].regime[:2] != regime[:2]:
             self._spans = [span for span in self._spans if span.start < position] + [_Span(position, regime)]
@@ -151,7 +155,7 @@ class FlightsSource:
         return rows
 
     def _poisoned(self, number: int) -> Array:
-        """Numbers of the events of this day and the one before that were malformed: they get no label."""
+        """Numbers of the malformed events of this day and the one before; they get no label."""
         found = []
         for span, end in self._spans_of(max(0, number - 1) * DAY, (number + 1) * DAY):
             numbers = np.arange(max(span.start, (number - 1) * DAY), end)
@@ -168,7 +172,7 @@ class FlightsSource:
 
 def bench_lines(n: int, seed: int = 0) -> list[bytes]:
     """`n` event lines of the normal stream."""
-    source = FlightsSource(seed, 0, lambda: "normal", _NO_CLOCK)
+    source = FlightsSource(seed, 0, lambda: "normal", _NoClock())
     events, _, _ = source.poll(0, n, 1 << 62)
     return [line.value for line in events]
 
@@ -185,7 +189,7 @@ class Moment(NamedTuple):
 
 def natural_order() -> Iterator[Moment]:
     """The year as it was: every departure in order, storms included; each label when its flight had landed."""
-    table = _Table(0, None)
+    table = _Table(None)
     known = np.flatnonzero(table.late >= 0)
     landed = known[np.argsort(table.departed[known] + table.lag[known], kind="stable")]
     when = (table.departed + table.lag)[landed].tolist()
@@ -214,7 +218,7 @@ class _Day:
     """One virtual day, ready to be read: the events' fields, and the labels by the event that they come with."""
 
     def __init__(self, number: int, rows: Array, poisoned: Array) -> None:
-        """`rows`: of the day before (if there is one) and of this day."""
+        """`rows` and the numbers `poisoned`: of the day before (if there is one) and of this day."""
         table = _table(int(rows.max()))
         first = (number + 1) * DAY - len(rows)
         numbers = np.arange(first, first + len(rows))
@@ -226,18 +230,17 @@ class _Day:
         order = np.flatnonzero(mine)
         order = order[np.lexsort((order, due[order]))]
         self._first = number * DAY
+        self._poisoned: list[int] = poisoned.tolist()
         self._fields = list(zip(*table.fields(rows[-DAY:]), strict=True))
         self._due = (due[order] + first).tolist()
         tails = table.texts("tailnum", rows[order])
         self._labels = list(zip(numbers[order].tolist(), tails, table.late[rows[order]].tolist(), strict=True))
 
-    def events(self, start: int, stop: int, poison: bool) -> list[Line]:
+    def events(self, start: int, stop: int) -> list[Line]:
         fields = self._fields[start - self._first : stop - self._first]
         lines = [Line(_EVENT % (n, *tokens), n) for n, tokens in enumerate(fields, start)]
-        if poison:
-            for n in range(start - start % POISON_EVERY + POISON_EVERY - 1, stop, POISON_EVERY):
-                if n >= start:
-                    lines[n - start] = Line(_malformed(n, lines[n - start].value), n)
+        for n in self._poisoned[bisect_left(self._poisoned, start) : bisect_left(self._poisoned, stop)]:
+            lines[n - start] = Line(_malformed(n, lines[n - start].value), n)
         return lines
 
     def labels(self, start: int, stop: int) -> list[Line]:
@@ -248,43 +251,56 @@ class _Day:
 
 
 class _Table:
-    """Rows first..stop of flights.parquet: what lines are made of, and what the draws look at."""
+    """Rows of flights.parquet: what lines are made of, and what the draws look at."""
 
-    def __init__(self, first: int, stop: int | None) -> None:
-        file = pq.ParquetFile(FLIGHTS)
-        starts = np.cumsum([0] + [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)])
-        groups = [g for g in range(len(starts) - 1) if starts[g + 1] > first and (stop is None or starts[g] < stop)]
-        columns = [*_FIELDS, "dep_ts", "air_time", "late"]
-        table = file.read_row_groups(groups, columns=columns, use_threads=False)
-        offset = int(starts[groups[0]])
-        table = table.slice(first - offset, None if stop is None else stop - first).combine_chunks()
+    def __init__(self, stop: int | None) -> None:
+        """The first `stop` rows; None: all of them."""
+        file = pq.ParquetFile(FLIGHTS, memory_map=True)
+        groups: list[int] = []
+        rows = 0
+        while len(groups) < file.metadata.num_row_groups and (stop is None or rows < stop):
+            rows += file.metadata.row_group(len(groups)).num_rows
+            groups.append(len(groups))
+
+        def column(name: str) -> pa.Array:
+            # One at a time, so that only what is kept takes memory.
+            table = file.read_row_groups(groups, columns=[name], use_threads=False).slice(0, stop)
+            return table[name].combine_chunks()
+
         self.codes: dict[str, Array] = {}
         self.tokens: dict[str, Array] = {}
         for name in _FIELDS:
-            self.codes[name], self.tokens[name] = _encoded(table[name])
-        air = pc.fill_null(table["air_time"], 0).to_numpy()
-        self.departed = table["dep_ts"].to_numpy()
-        self.lag = air.astype(np.int64) * 60 + 25 * 60
+            self.codes[name], self.tokens[name] = _encoded(column(name))
+        self.departed = column("dep_ts").to_numpy()
+        self.air = column("air_time").cast(pa.float32()).to_numpy(zero_copy_only=False)
+        """Minutes; NaN for a diverted flight."""
+        self.lag = np.nan_to_num(self.air).astype(np.int32) * 60 + 25 * 60
         """Seconds from departure to label."""
-        self.late = pc.fill_null(table["late"].cast(pa.int8()), -1).to_numpy()
+        self.late = pc.fill_null(column("late").cast(pa.int8()), -1).to_numpy()
         """1 or 0; -1: diverted, never known."""
+        pa.default_memory_pool().release_unused()
 
     def texts(self, name: str, rows: Array) -> list[bytes]:
         """A column as JSON."""
-        return self.tokens[name][self.codes[name][rows]].tolist()  # type: ignore[no-any-return]
+        texts: list[bytes] = self.tokens[name][self.codes[name][rows]].tolist()
+        return texts
 
     def fields(self, rows: Array) -> list[list[bytes]]:
         return [self.texts(name, rows) for name in _FIELDS]
 
+    def hour(self) -> Array:
+        """Of the scheduled departure, with its fraction."""
+        return self.values("hour") + self.values("minute") / 60
+
     def values(self, name: str) -> Array:
         """A column of numbers; nulls are 0."""
         values = np.array([float(token) if token != b"null" else 0.0 for token in self.tokens[name]])
-        return values[self.codes[name]]  # type: ignore[no-any-return]
+        return values[self.codes[name]]
 
 
-def _encoded(column: pa.ChunkedArray) -> tuple[Array, Array]:
+def _encoded(column: pa.Array) -> tuple[Array, Array]:
     """(code of each row, JSON text of each code)."""
-    coded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    coded = column.dictionary_encode(null_encoding="encode")
     texts = np.empty(len(coded.dictionary), dtype=object)
     texts[:] = [msgspec.json.encode(value) for value in coded.dictionary.to_pylist()]
     return coded.indices.to_numpy().astype(np.uint16), texts
@@ -296,11 +312,110 @@ DRIFT_ROWS = 134_041
 """Up to the end of May: drift draws from March to May, flights that no model has seen."""
 
 
-@lru_cache(maxsize=1)
-def _reference() -> _Table:
-    return _Table(0, REFERENCE_ROWS)
+@lru_cache(maxsize=2)
+def _rows_up_to(stop: int) -> _Table:
+    return _Table(stop)
 
 
-@lru_cache(maxsize=1)
-def _spring() -> _Table:
-    return _Table(REFERENCE_ROWS, DRIFT_ROWS)
+def _table(highest: int) -> _Table:
+    """A table with row `highest` in it; spring is read when it first comes."""
+    return _rows_up_to(REFERENCE_ROWS if highest < REFERENCE_ROWS else DRIFT_ROWS)
+
+
+class _Population(NamedTuple):
+    """Rows to draw from."""
+
+    first: int
+    cumulative: Array
+    """Running sum of their weights, up to 1."""
+    time_of_day: Array
+
+
+def _normal() -> tuple[int, Array]:
+    return 0, np.ones(REFERENCE_ROWS)
+
+
+def _drift() -> tuple[int, Array]:
+    """Spring flights, more of them far, late in the day, with tail wind (it makes up time), 10-40 minutes late."""
+    table, spring = _rows_up_to(DRIFT_ROWS), slice(REFERENCE_ROWS, DRIFT_ROWS)
+    origins, dests = (table.tokens[name].tolist() for name in ("origin", "dest"))
+    usual = np.array([[RATES.route_air_min.get(f"{_text(o)}-{_text(d)}", 0.0) for d in dests] for o in origins])
+    usual_air = usual[table.codes["origin"][spring], table.codes["dest"][spring]]
+    head_wind = np.nan_to_num(table.air[spring] - usual_air)
+    distance, delay, hour = (
+        values[spring] for values in (table.values("distance"), table.values("dep_delay"), table.hour())
+    )
+    weights = np.exp((distance - 1000) / 1000 + 0.2 * (hour - 13) - 0.5 * ((head_wind + 18) / 8) ** 2)
+    return spring.start, weights * np.where((delay >= 10) & (delay <= 40), 3.0, 1.0)
+
+
+def _neutral_drift() -> tuple[int, Array]:
+    """The reference flights, more of them very far and after four: other flights, equally easy to judge."""
+    table = _rows_up_to(REFERENCE_ROWS)
+    return 0, np.where(table.values("distance") > 2000, 12.0, 1.0) * np.where(table.hour() >= 16, 3.0, 1.0)
+
+
+_POPULATIONS = {"normal": _normal, "drift": _drift, "neutral-drift": _neutral_drift}
+REGIMES = (*_POPULATIONS, "no-labels", "poison")
+
+
+@lru_cache(maxsize=len(_POPULATIONS))
+def _population(name: str) -> _Population:
+    first, weights = _POPULATIONS[name]()
+    stop = first + len(weights)
+    return _Population(first, np.cumsum(weights) / weights.sum(), _table(stop - 1).departed[first:stop] % DAY_S)
+
+
+@lru_cache(maxsize=8)
+def _draw(seed: int, name: str, number: int) -> Array:
+    """The rows of one virtual day, in the order of their time of day; shape [DAY]."""
+    population = _population(name)
+    dice = np.random.default_rng((seed, number, list(_POPULATIONS).index(name)))
+    drawn = np.searchsorted(population.cumulative, dice.random(DAY), side="right")
+    drawn = np.minimum(drawn, len(population.cumulative) - 1)
+    rows: Array = drawn[np.argsort(population.time_of_day[drawn], kind="stable")] + population.first
+    return rows
+
+
+def _text(token: bytes) -> str:
+    return msgspec.json.decode(token, type=str)
+
+
+# --- poison ----------------------------------------------------------------------------------------------------------
+
+_POISONS: tuple[Callable[[bytes], bytes], ...] = (
+    lambda line: line[: len(line) // 2],  # broken JSON
+    lambda line: line.replace(b'"hour":', b'"hour":"soon","was":'),  # a wrong type
+    lambda line: line.replace(b'"dep_delay":', b'"dep_delay":NaN,"was":'),
+    lambda line: line.replace(b'"dep_delay":', b'"dep_delay":1e999,"was":'),  # infinite
+    lambda line: line.replace(b'"distance":', b'"was":'),  # a missing field
+    lambda line: line[:-1] + b',"deep":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    lambda line: line[:-1] + b',"long":"' + b"x" * 2_000_000 + b'"}',
+    lambda line: line.replace(b'"tailnum":', b'"was":'),  # no key
+)
+
+
+def _is_poison(numbers: Array) -> Array:
+    last: Array = numbers % POISON_EVERY == POISON_EVERY - 1
+    return last
+
+
+def _malformed(number: int, line: bytes) -> bytes:
+    return _POISONS[number // POISON_EVERY % len(_POISONS)](line)
+
+
+# --- small parts -----------------------------------------------------------------------------------------------------
+
+
+def _fitting(lines: Sequence[Line], max_bytes: int, at_least: int) -> int:
+    """How many of the lines fit into `max_bytes`."""
+    for n, line in enumerate(lines):
+        max_bytes -= len(line.value)
+        if max_bytes < 0:
+            return max(n, at_least)
+    return len(lines)
+
+
+class _NoClock:
+    def now_us(self) -> int:
+        return 0

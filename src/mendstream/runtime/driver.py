@@ -7,17 +7,27 @@ a fused worker: each stage's frames go straight to the next, and all of it is st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from mendstream.contracts.agent import Batch, Outputs
 from mendstream.contracts.errors import Conflict
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.ports import Bus, Clock, Out, TaskCommit
 from mendstream.contracts.records import DeadLetter, TaskPulse
-from mendstream.contracts.topics import Stream, Topic
+from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.runtime.leg import Leg
 
+Observe = Callable[[str, int, float, Outputs], None]
 COUNTS_EVERY_US = 100_000
+UNREADY_S = 0.01
+"""How soon a model that is being loaded is asked for again."""
 _PRESSURE_EVERY_US = 20_000
+
+
+class _Step(NamedTuple):
+    outputs: Outputs
+    rows: int
+    seconds: float
 
 
 class Driver:
@@ -31,13 +41,17 @@ class Driver:
         *,
         stopwatch: Callable[[], float],
         pressure: Callable[[], bool] = lambda: False,
+        observe: Observe = lambda agent, rows, seconds, outputs: None,
     ) -> None:
-        """`stopwatch`: seconds, to time steps with. `pressure`: whether the stage behind has too much to do already."""
+        """`stopwatch`: seconds, to time steps with. `pressure`: whether the stage behind has too much to do already.
+        `observe`: told of each step whose turn is in the log: agent, rows, seconds, outputs.
+        """
         self._bus = bus
         self._clock = clock
         self._legs = list(legs)
         self._stopwatch = stopwatch
         self._pressure = pressure
+        self._observe = observe
         self._pressed = False
         self._pressure_at = 0
         self._drained = len(legs) == 1
@@ -70,9 +84,10 @@ class Driver:
 
     def _run(self, legs: list[Leg], now: int) -> bool:
         fused = len(legs) > 1
-        batch, after, dead = legs[0].poll(data=not self._under_pressure(now))
+        serving = not any(leg.starting for leg in legs)
+        batch, after, dead = legs[0].poll(data=serving and not self._under_pressure(now))
         commits: list[TaskCommit] = []
-        done: list[tuple[Leg, Outputs]] = []
+        done: list[tuple[Leg, _Step]] = []
         made: Sequence[tuple[Topic, int, Frame]] = ()
         for place, leg in enumerate(legs):
             own: list[Stream] = []
@@ -81,16 +96,17 @@ class Driver:
             if not self._due(leg, batch, after, dead, now):
                 made = ()
                 continue
-            outputs = self._step(leg, batch, after, dead, now)
-            made = outputs.frames if fused else ()
-            commits.append(leg.commit_of(outputs, after, dead, past_own=own))
-            done.append((leg, outputs))
+            step = self._step(leg, batch, after, dead, now)
+            made = step.outputs.frames if fused else ()
+            commits.append(leg.commit_of(step.outputs, after, dead, past_own=own))
+            done.append((leg, step))
         if not commits:
             return False
         ends = self._bus.commit(commits)
-        for commit, (leg, outputs) in zip(commits, done, strict=True):
-            leg.committed(commit, ends, outputs)
+        for commit, (leg, step) in zip(commits, done, strict=True):
+            leg.committed(commit, ends, step.outputs)
             leg.marks.end()
+            self._observe(leg.agent.name, step.rows, step.seconds, step.outputs)
         source = legs[0].source
         if source is not None and commits[0].positions:
             source.done(legs[0].positions[legs[0].inputs[0]])
@@ -109,15 +125,16 @@ class Driver:
         waking = leg.wake_at_us is not None and leg.wake_at_us <= now
         return bool(not batch.empty or after or dead or waking or leg.config_pending or leg.resumed)
 
-    def _step(self, leg: Leg, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> Outputs:
+    def _step(self, leg: Leg, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> _Step:
         batch = leg.begin_step(batch, after, dead, now)
         rows = sum(frame.rows for frame in batch.frames) + len(batch.lines)
         started = self._stopwatch()
         leg.state, outputs = leg.agent.step(leg.state, batch, self._clock.now_us())
+        seconds = self._stopwatch() - started
         if rows:
-            leg.slicer.saw(rows, self._stopwatch() - started)
+            leg.slicer.saw(rows, seconds)
         leg.end_step()
-        return outputs
+        return _Step(outputs, rows, seconds)
 
     def _under_pressure(self, now: int) -> bool:
         if now - self._pressure_at >= _PRESSURE_EVERY_US:
@@ -149,14 +166,25 @@ class Driver:
                     waits.append(due)
         if self._counts_due:
             waits.append((self._counts_at + COUNTS_EVERY_US - now) / 1e6)
+        if any(leg.unready for leg in self._legs):
+            waits.append(UNREADY_S)
         if self._pressed:
             waits.append(_PRESSURE_EVERY_US / 1e6)
         return max(0.0, min(waits))
 
+    def close(self) -> None:
+        for leg in self._legs:
+            if leg.source is not None:
+                leg.source.close()
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        return tuple(self._legs)
+
     @property
     def streams(self) -> tuple[Stream, ...]:
         """What wakes this driver."""
-        return tuple(dict.fromkeys(s for leg in self._legs for s in (*leg.inputs, Stream(Topic.CONFIG_UPDATES, 0))))
+        return tuple(dict.fromkeys(s for leg in self._legs for s in (*leg.inputs, CONFIG)))
 
     def pulses(self) -> tuple[TaskPulse, ...]:
         """How each task stands; called by the pulse's own thread."""

@@ -23,10 +23,9 @@ from mendstream.contracts.records import (
     decode_block,
     encode_block,
 )
-from mendstream.contracts.topics import SPECS, Codec, Spread, Stream, Topic, Wing
+from mendstream.contracts.topics import CONFIG, SPECS, Codec, Spread, Stream, Topic, Wing
 from mendstream.runtime.slices import Slicer
 
-CONFIG = Stream(Topic.CONFIG_UPDATES, 0)
 SNAPSHOT_TURNS = 500
 QUARANTINE_AFTER = 3
 _JSON_ROWS = 5000
@@ -73,6 +72,8 @@ class Leg:
         self.config, self.state = self._restore(claim.snapshot, claim.changes)
         self.resumed = True
         self.wake_at_us: int | None = None
+        self.unready = False
+        """A config waits for what it needs from the world."""
         self.sent = 0
         self.progress = 0
         self.step_started_us: int | None = None
@@ -103,18 +104,29 @@ class Leg:
     def fold_config(self) -> bool:
         """Apply what config-updates has, in order, as far as what it needs from the world is at hand."""
         moved = False
+        self.unready = False
         for block in self.bus.read(CONFIG, self._next_config, max_rows=_JSON_ROWS, max_bytes=_MAX_BYTES):
             records, _ = _decoded(block)
             for row, record in enumerate(records):
                 if isinstance(record, ConfigChange):
                     config, _ = fold(self.config, record)
                     if config is not self.config and not self._ready(config):
+                        self.unready = True
                         return moved
                     moved |= config is not self.config
                     self.config = config
                 self._next_config = block.position + row + 1
         self._config_moved |= moved
         return moved
+
+    @property
+    def starting(self) -> bool:
+        """Nothing is served before the first config is there: it names the first model."""
+        return self.unready and self.config.version == 0
+
+    def live_config(self) -> LiveConfig:
+        """The config as folded so far; safe to ask for from another thread."""
+        return self.config
 
     @property
     def config_pending(self) -> bool:

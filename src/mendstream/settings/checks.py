@@ -9,8 +9,8 @@ from typing import Any
 
 from mendstream.contracts.records import LATENCY_EDGES_MS, ActionKind
 
-STAGES = ("ingestion", "feature", "model", "decision")
-"""The agents that may have replicas: one process a share of the partitions."""
+STAGES = ("ingestion", "feature", "model", "decision", "fused")
+"""The roles that may have replicas: each process has a share of the partitions."""
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _SQL = ("sqlite", "postgresql")
 

@@ -52,6 +52,10 @@ class FifoBell:
             return False
         return True
 
+    def fileno(self) -> int:
+        """Readable once it has rung."""
+        return self._fd
+
     def ring(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it has rung often enough
             os.write(self._fd, _RING)

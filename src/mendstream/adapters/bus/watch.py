@@ -47,5 +47,10 @@ class LockWatch:
         pid, since = _SLOT.unpack_from(self._map, 0)
         return Holder(pid, since) if pid else None
 
+    def clear(self, holder: Holder) -> None:
+        """Take out a holder that was killed: it could not do so itself."""
+        if self.holder() == holder:
+            _SLOT.pack_into(self._map, 0, 0, 0)
+
     def close(self) -> None:
         self._map.close()

@@ -6,22 +6,21 @@ there may be enough: waiting costs next to nothing however wide the frames are.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from mendstream.contracts.errors import BadRecord, ModelError
 from mendstream.contracts.frame import HEAD, Frame
 from mendstream.contracts.models import Array
 from mendstream.contracts.ports import Bus, Position
-from mendstream.contracts.records import Feedback, decode
+from mendstream.contracts.records import Feedback, Record, decode, decode_block
 from mendstream.contracts.topics import Stream, Topic, streams_of
 
-LABELS_KEPT = 100_000
-"""The newest labels that a harvest holds; a bound on memory."""
 _READ_ROWS = 65_536
 _READ_BYTES = 8 << 20
 
@@ -40,6 +39,19 @@ class Rows:
     made_us: Array
     """int64 [rows]: serving time"""
 
+    @property
+    def from_us(self) -> int:
+        return int(self.made_us[0])
+
+    @property
+    def until_us(self) -> int:
+        return int(self.made_us[-1])
+
+    @property
+    def window(self) -> str:
+        """For people."""
+        return f"{len(self.labels)} labelled rows served {when(self.from_us)} to {when(self.until_us)}"
+
 
 class Harvest:
     """What has been labelled since `since_us`; ask again as the log grows."""
@@ -52,12 +64,15 @@ class Harvest:
         self._since_us = since_us
         self._rows_min = rows_min
         self._rows_max = rows_max
-        self._frames = streams_of(Topic.FEATURES, partitions)
-        self._labels: dict[Key, float] = {}
-        self._read_to: dict[Stream, Position] = {}
-        for stream in streams_of(Topic.FEEDBACK, partitions):
-            first = seek(bus, stream, since_us)
-            self._read_to[stream] = max(first, bus.bounds(stream)[1] - LABELS_KEPT)
+        # The newest labels that are held of a partition: a bound on memory, and no more than can be used.
+        self._kept = max(rows_min, 2 * rows_max // partitions)
+        self._labels: list[dict[Key, float]] = [{} for _ in range(partitions)]
+        self._read_to = [
+            max(seek(bus, stream, since_us), bus.bounds(stream)[1] - self._kept)
+            for stream in streams_of(Topic.FEEDBACK, partitions)
+        ]
+        # Counted as they arrive: what is held stops growing at `_kept`.
+        self._arrived = 0
         self._enough = rows_min
         self.found = 0
         """Rows with a label, when frames were last read."""
@@ -66,7 +81,7 @@ class Harvest:
 
     @property
     def labels(self) -> int:
-        return len(self._labels)
+        return sum(map(len, self._labels))
 
     def rows(self) -> Rows | None:
         """The newest `rows_max` labelled rows; None while there are fewer than `rows_min`.
@@ -74,12 +89,12 @@ class Harvest:
         Raises ModelError if the frames lack a feature that is wanted.
         """
         self._read_labels()
-        if len(self._labels) < self._enough:
+        if self._arrived < self._enough:
             return None
         parts = self._join()
         if self.found < self._rows_min:
             # Labels of events from before `since_us`: at least as many more as are missing must come.
-            self._enough = len(self._labels) + self._rows_min - self.found
+            self._enough = self._arrived + self._rows_min - self.found
             return None
         return _newest(parts, self._rows_max)
 
@@ -90,56 +105,81 @@ class Harvest:
         return self.found
 
     def _join(self) -> list[Rows]:
-        parts = list(self._matched()) if self._labels else []
+        parts = [part for partition, labels in enumerate(self._labels) for part in self._matched(partition, labels)]
         self.found = sum(len(part.labels) for part in parts)
         return parts
 
     def _read_labels(self) -> None:
-        for stream in self._read_to:
-            while blocks := self._bus.read(stream, self._read_to[stream], max_rows=_READ_ROWS, max_bytes=_READ_BYTES):
+        for partition, labels in enumerate(self._labels):
+            stream = Stream(Topic.FEEDBACK, partition)
+            while blocks := self._bus.read(
+                stream, self._read_to[partition], max_rows=_READ_ROWS, max_bytes=_READ_BYTES
+            ):
                 for block in blocks:
-                    self._take(bytes(block.value))
-                    self._read_to[stream] = block.next
-        for old in list(self._labels)[: max(0, len(self._labels) - LABELS_KEPT)]:
-            del self._labels[old]
+                    self._take(labels, bytes(block.value))
+                    self._read_to[partition] = block.next
+            for old in list(itertools.islice(labels, max(0, len(labels) - self._kept))):
+                del labels[old]
 
-    def _take(self, lines: bytes) -> None:
+    def _take(self, labels: dict[Key, float], lines: bytes) -> None:
+        for record in self._decoded(lines):
+            if isinstance(record, Feedback) and math.isfinite(record.label):
+                key = (record.event_id, record.key)
+                labels.pop(key, None)  # a repeat counts as new: the newest label is the one that holds
+                labels[key] = record.label
+                self._arrived += 1
+
+    def _decoded(self, lines: bytes) -> Sequence[Record]:
+        try:
+            return decode_block(Topic.FEEDBACK, lines)
+        except BadRecord:
+            pass  # line by line then
+        records: list[Record] = []
         for line in lines.splitlines():
             try:
-                record = decode(Topic.FEEDBACK, line)
+                records.append(decode(Topic.FEEDBACK, line))
             except BadRecord:
                 self.unreadable += 1  # the joiner, whose stream this is, puts it to the dead letters
-                continue
-            if isinstance(record, Feedback) and np.isfinite(record.label):
-                key = (record.event_id, record.key)
-                self._labels.pop(key, None)  # a repeat counts as new: the newest label is the one that holds
-                self._labels[key] = record.label
+        return records
 
-    def _matched(self) -> Iterator[Rows]:
-        ids = pa.array({event_id for event_id, _ in self._labels}, type=pa.string())
-        for stream in self._frames:
-            position = seek(self._bus, stream, self._since_us)
-            while blocks := self._bus.read(stream, position, max_rows=_READ_ROWS, max_bytes=_READ_BYTES):
-                for block in blocks:
-                    position = block.next
-                    try:
-                        frame = Frame.decode(block.value).slice(block.skip, block.skip + block.rows)
-                    except BadRecord:
-                        self.unreadable += 1
-                        continue
-                    part = self._labelled(frame, ids) if frame.meta.made_us >= self._since_us else None
-                    if part is not None:
-                        yield part
+    def _matched(self, partition: int, labels: dict[Key, float]) -> Iterator[Rows]:
+        """The labelled rows of one partition; an event and its feedback are always in the same one."""
+        if not labels:
+            return
+        stream = Stream(Topic.FEATURES, partition)
+        ids = {event_id for event_id, _ in labels}
+        position = seek(self._bus, stream, self._since_us)
+        while blocks := self._bus.read(stream, position, max_rows=_READ_ROWS, max_bytes=_READ_BYTES):
+            for block in blocks:
+                position = block.next
+                try:
+                    frame = Frame.decode(block.value).slice(block.skip, block.skip + block.rows)
+                except BadRecord:
+                    self.unreadable += 1
+                    continue
+                part = self._labelled(frame, labels, ids) if frame.meta.made_us >= self._since_us else None
+                if part is not None:
+                    yield part
 
-    def _labelled(self, frame: Frame, ids: pa.Array) -> Rows | None:
-        found = np.flatnonzero(pc.is_in(frame.batch.column("event_id"), value_set=ids).to_numpy(zero_copy_only=False))
-        if not len(found):
+    def _labelled(self, frame: Frame, labels: dict[Key, float], ids: set[str]) -> Rows | None:
+        # Arrow's is_in would build its table of ids anew for each frame, which is dearer than a set.
+        event_ids = frame.strings("event_id")
+        maybe = [row for row, event_id in enumerate(event_ids) if event_id in ids]
+        if not maybe:
             return None
-        event_ids, keys = frame.strings("event_id"), frame.strings("key")
-        labels = [self._label(event_ids[row], keys[row]) for row in found.tolist()]
-        known = [index for index, label in enumerate(labels) if label is not None]
-        if not known:
+        keys = frame.strings("key")
+        rows, values = [], []
+        for row in maybe:
+            value = labels.get((event_ids[row], keys[row]), labels.get((event_ids[row], "")))
+            if value is not None:
+                rows.append(row)
+                values.append(value)
+        if not rows:
             return None
+        matrix = self._matrix(frame, rows)
+        return Rows(matrix, np.asarray(values), np.full(len(rows), frame.meta.made_us, dtype=np.int64))
+
+    def _matrix(self, frame: Frame, rows: list[int]) -> Array:
         missing = [name for name in self._features if name not in frame.batch.schema.names]
         if missing:
             raise ModelError(
@@ -147,17 +187,7 @@ class Harvest:
                 hint=f"they have: {', '.join(n for n in frame.batch.schema.names if n not in HEAD)}; train a new model "
                 "on them with `mendstream train`",
             )
-        rows = found[known]
-        matrix = np.column_stack([frame.numbers(name)[rows] for name in self._features]).astype(np.float32)
-        return Rows(
-            matrix,
-            np.asarray([labels[index] for index in known], dtype=np.float64),
-            np.full(len(rows), frame.meta.made_us, dtype=np.int64),
-        )
-
-    def _label(self, event_id: str, key: str) -> float | None:
-        held = self._labels.get((event_id, key))
-        return held if held is not None else self._labels.get((event_id, ""))
+        return np.column_stack([frame.numbers(name)[rows] for name in self._features]).astype(np.float32)
 
 
 def seek(bus: Bus, stream: Stream, since_us: int) -> Position:
@@ -171,6 +201,11 @@ def seek(bus: Bus, stream: Stream, since_us: int) -> Position:
         else:
             low = blocks[0].next
     return low
+
+
+def when(at_us: int) -> str:
+    """A log time for people."""
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _newest(parts: Sequence[Rows], rows_max: int) -> Rows:

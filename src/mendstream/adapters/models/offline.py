@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +72,14 @@ def train_from_log(
             hint="choose an earlier start, or wait for more feedback",
         )
     trained = train(rows.matrix, rows.labels, features, seed, live=live)
-    first, last = int(rows.made_us[0]), int(rows.made_us[-1])
     card = trained.parts.card(
         version=catalogue.next_version(),
         created_at_us=now_us,
-        data_window=f"{len(rows.labels)} labelled rows served {when(first)} to {when(last)}",
-        data_from_us=first,
-        data_until_us=last,
+        data_window=rows.window,
+        data_from_us=rows.from_us,
+        data_until_us=rows.until_us,
     )
     return catalogue.add(trained.onnx, card)
-
-
-def when(at_us: int) -> str:
-    """For people."""
-    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _read(place: Path) -> Any:

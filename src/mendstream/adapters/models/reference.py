@@ -66,7 +66,8 @@ def _edges(values: Array, bins: int) -> Array:
         return distinct[:-1].astype(np.float64)
     quantiles = present[np.arange(1, bins) * len(present) // bins - 1]
     edges = np.unique(quantiles).astype(np.float64)
-    return edges[edges < present[-1]]
+    below: Array = edges[edges < present[-1]]
+    return below
 
 
 def _phi(index: Array, counts: Array) -> float:

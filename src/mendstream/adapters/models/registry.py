@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,11 @@ class Registry:
     """One registered model in one MLflow store. Raises CouldNot if the store refuses; then ask again later."""
 
     def __init__(self, directory: Path, *, uri: str = "", name: str = "mendstream") -> None:
-        """`uri`: an MLflow server or database; empty: `DIR/mlflow.db` with artifacts in `DIR/mlartifacts`."""
-        self._directory = directory
-        self._artifacts = "" if uri else (directory / "mlartifacts").resolve().as_uri()
+        """`uri`: an MLflow server or database; empty: `DIR/mlflow.db`. Only a server keeps the artifacts by itself, else
+        they are in `DIR/mlartifacts`.
+        """
+        served = uri.startswith(("http://", "https://"))
+        self._artifacts = "" if served else (directory / "mlartifacts").resolve().as_uri()
         self.uri = uri or f"sqlite:///{(directory / 'mlflow.db').resolve()}"
         self.name = name
         self._connected: MlflowClient | None = None
@@ -117,8 +120,9 @@ def connect(uri: str) -> MlflowClient:
         os.environ.setdefault(key, value)
     from mlflow.tracking import MlflowClient
 
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Their progress is of no interest, and a refusal comes back as an exception.
+    for noisy, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), ("urllib3", logging.ERROR)):
+        logging.getLogger(noisy).setLevel(level)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -140,17 +144,18 @@ class _Refusals:
         from sqlalchemy.exc import SQLAlchemyError
 
         if isinstance(error, MlflowException | SQLAlchemyError | OSError):
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            reason = _open((str(error).splitlines() or [type(error).__name__])[0])[:300]
+            # A cause that may hold a password must not be printed with a traceback.
+            cause = error if _open(self._uri) == self._uri else None
             raise CouldNot(
-                f"MLflow store {_shown(self._uri)} refused: {reason}",
+                f"MLflow store {_open(self._uri)} refused: {reason}",
                 hint="models are served all the same; check MLFLOW_TRACKING_URI and that the store can be reached",
-            ) from error
+            ) from cause
 
 
-def _shown(uri: str) -> str:
-    """Without user and password."""
-    scheme, mark, rest = uri.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+def _open(text: str) -> str:
+    """Without the user and password of an address."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def _metrics(card: ModelCard) -> list[Metric]:

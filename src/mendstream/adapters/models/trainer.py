@@ -1,14 +1,12 @@
 """The trainer sink: RETRAIN commands come in; a model version in the catalogue and one CommandResult each go out.
 
-MLflow hears of a new version only after the result is out, so a slow store costs no healing time; a version is known to
-it when its card has a run id, so nothing is forgotten in a crash.
+MLflow hears of a new version only after the result is out (see registrar.py), so a slow store costs no healing time.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -16,7 +14,7 @@ import structlog
 
 from mendstream import __version__
 from mendstream.adapters.models.catalogue import Catalogue
-from mendstream.adapters.models.harvest import Harvest, Rows
+from mendstream.adapters.models.harvest import Harvest, Rows, when
 from mendstream.adapters.models.onnx import OnnxScorer
 from mendstream.adapters.models.registrar import LiveModel, Registrar
 from mendstream.adapters.models.registry import Registry
@@ -100,7 +98,6 @@ class Trainer:
         self._catalogue = catalogue
         self._clock = clock
         self._partitions = partitions
-        self._registry = registry
         self._seed = seed
         self._claim: Claim | None = None
         self._order: _Order | None = None
@@ -176,7 +173,7 @@ class Trainer:
                     return self._retrain(record)
                 except ModelError as error:
                     _log.warning("retraining failed", action=record.action_id, reason=str(error), hint=error.hint)
-                    return self._say(record, Outcome.FAILED, f"{error}; {error.hint}")
+                    return self._say(record, Outcome.FAILED, f"{error}; {error.hint}".removesuffix("; "))
             case Command(addressee=self.name):
                 return self._say(record, Outcome.REFUSED, f"the trainer knows no {record.kind}")
         return None
@@ -199,7 +196,7 @@ class Trainer:
         if self._clock.now_us() < command.at_us + order.params.deadline_s * 1e6:
             return None
         raise ModelError(
-            f"too few labels: {order.harvest.count()} labelled rows since {_when(order.params.since_us)}, "
+            f"too few labels: {order.harvest.count()} labelled rows since {when(order.params.since_us)}, "
             f"{order.params.min_rows} are needed, and the deadline of {order.params.deadline_s:g} s has passed",
             hint="is feedback arriving? wait for more of it, or lower min_rows",
         )
@@ -219,23 +216,23 @@ class Trainer:
 
     def _train(self, order: _Order, rows: Rows) -> CommandResult:
         started = time.perf_counter()
-        live, first, last = order.live, int(rows.made_us[0]), int(rows.made_us[-1])
+        live = order.live
         trained = train(rows.matrix, rows.labels, live.features, self._seed, live=live)
         measured = self._against(live, rows)
         card = replace(trained.parts, metrics={**trained.metrics, **measured}).card(
             version=self._catalogue.next_version(),
             created_at_us=self._clock.now_us(),
-            data_window=f"{len(rows.labels)} labelled rows served {_when(first)} to {_when(last)}",
-            data_from_us=first,
-            data_until_us=last,
+            data_window=rows.window,
+            data_from_us=rows.from_us,
+            data_until_us=rows.until_us,
         )
         data: dict[str, Scalar] = {
             "version": card.version,
             "accuracy": trained.metrics["accuracy"],
             **measured,
             "rows": card.rows,
-            "data_from_us": first,
-            "data_until_us": last,
+            "data_from_us": rows.from_us,
+            "data_until_us": rows.until_us,
             "schema_ok": card.features == live.features,
             "seconds": round(time.perf_counter() - started, 3),
         }
@@ -303,7 +300,3 @@ class Trainer:
             value=line,
             at_us=self._clock.now_us(),
         )
-
-
-def _when(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -18,6 +18,7 @@ from mendstream.adapters.store.refusals import BUSY_TIMEOUT_MS, refusal
 from mendstream.contracts.errors import CouldNot, NotBuilt, SettingsError
 
 _BACKENDS = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _dumps = partial(json.dumps, allow_nan=False, ensure_ascii=False)
 
 
@@ -36,7 +37,8 @@ def engine(url: str, *, read_only: bool = False, foreign_keys: bool = True) -> E
         ) from error
     if parsed.get_backend_name() == "sqlite":
         _tame_sqlite(made, read_only=read_only, foreign_keys=foreign_keys)
-    return made
+        return made
+    return made.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ") if read_only else made
 
 
 @contextmanager
@@ -68,10 +70,10 @@ def parse(url: str) -> URL:
     """Raises SettingsError if `url` is not one of a database that we know."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise SettingsError(f"not a database URL: {url!r}", hint=f"use {_BACKENDS}") from error
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise SettingsError(f"no support for {parsed.get_backend_name()!r} as store", hint=f"use {_BACKENDS}")
+    except (ArgumentError, ValueError) as error:  # the latter from a port that is no number
+        raise SettingsError("the store is not a database URL", hint=f"use {_BACKENDS}") from error
+    if parsed.drivername not in _DRIVERS:
+        raise SettingsError(f"no support for {parsed.drivername!r} as store", hint=f"use {_BACKENDS}")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise SettingsError("a store in memory would be empty for every other process", hint=f"use {_BACKENDS}")
     return parsed

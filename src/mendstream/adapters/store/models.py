@@ -50,7 +50,7 @@ class Incident(Base):
     type: Mapped[str]
     detected_at: Mapped[datetime] = mapped_column(index=True)
     resolved_at: Mapped[datetime | None]
-    status: Mapped[str] = mapped_column(words("status", *Status), index=True)
+    status: Mapped[str] = mapped_column(words("status", *(status.value for status in Status)), index=True)
     metrics_snapshot: Mapped[dict[str, Any]]
     mttr_seconds: Mapped[float | None]
     created_at: Mapped[datetime]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
-from statistics import pstdev
+from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -100,9 +100,16 @@ def plain(row: Base) -> dict[str, Any]:
 
 
 def _scales(cases: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Standard deviation of each feature over the cases that have it, so that units do not matter."""
+    """Standard deviation of each feature over the cases that have it, so that units do not matter.
+
+    At least a tenth of the feature's size: of two cases, any difference would be all the spread that there is.
+    """
     names = {name for case in cases for name in case}
-    return {name: pstdev(case[name] for case in cases if name in case) for name in names}
+    return {name: _scale([case[name] for case in cases if name in case]) for name in names}
+
+
+def _scale(values: Sequence[float]) -> float:
+    return max(pstdev(values), fmean(map(abs, values)) / 10)
 
 
 def _distance(a: Mapping[str, float], b: Mapping[str, float], scales: Mapping[str, float]) -> float:

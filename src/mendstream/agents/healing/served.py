@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mendstream.agents.healing.params import SECOND_US, HealingParams
-from mendstream.agents.healing.state import Baseline, Mark, Tally, WayBack, Watch
+from mendstream.agents.healing.state import Baseline, Mark, Tally, Watch, WayBack
 from mendstream.contracts.records import PANE_US, Served, TaskState, TaskVital, Vitals
 
 SERVING = ("live", "fallback")
@@ -31,9 +31,7 @@ def whole(tallies: Iterable[Tally]) -> Tally:
     return total
 
 
-def per_task(
-    vitals: Vitals, *, config: int = 0, model: str = "", arms: tuple[str, ...] = SERVING
-) -> dict[str, Tally]:
+def per_task(vitals: Vitals, *, config: int = 0, model: str = "", arms: tuple[str, ...] = SERVING) -> dict[str, Tally]:
     """Totals per task of the rows that were made by these versions."""
     found: dict[str, Tally] = {}
     for row in vitals.served:

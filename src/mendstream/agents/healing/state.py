@@ -167,12 +167,12 @@ class Incident(msgspec.Struct, kw_only=True):
     rung: int = 1
     attempt: int = 1
     n: int = 0
-    """Which measure of the rung."""
+    """Which measure of the rung is the present one, or the next to be proposed."""
     targets: tuple[str, ...] = ()
     acts: list[Act] = []
     """Of the present rung."""
     act_done: bool = False
-    """The present measure is done; the next one waits to be proposed."""
+    """The measure before is done; measure `n` waits to be proposed."""
     tried: list[str] = []
     after_undo: Literal["next", "escalate", "fail"] = "next"
     watch: Watch | None = None
@@ -190,6 +190,7 @@ class Incident(msgspec.Struct, kw_only=True):
     totals: Tally = msgspec.field(default_factory=Tally)
     """Totals of the serving arms when it was opened."""
     backlog: int = 0
+    rate: float = 0.0
     error_level: float | None = None
     """Error share before the fault; None: not known."""
     tasks: tuple[str, ...] = ()
@@ -262,6 +263,8 @@ class HealingState(msgspec.Struct):
     changed_at_us: int = 0
     """Newest config change by anybody but healing."""
     vitals: Vitals | None = None
+    pane: dict[str, Tally] = {}
+    """Per task, what was served between the newest vitals and those before."""
     marks: list[Mark] = []
     baseline: Baseline = msgspec.field(default_factory=Baseline)
     cases: list[Case] = []

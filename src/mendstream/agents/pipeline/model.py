@@ -46,6 +46,8 @@ class ModelAgent:
         self.models = models
         self.probe_input: Array | None = None
         """The newest feature matrix, for probes of the model off the serving turn; not part of any decision."""
+        self._layouts: dict[str, tuple[tuple[str, int], ...]] = {}
+        """Version -> (feature, bins) in the order of its bins in one array."""
 
     def start(self, partition: int) -> ModelState:
         return ModelState(panes=PaneTable())
@@ -151,6 +153,8 @@ class ModelAgent:
             bins = feature_bins(made["matrix"], scorer.card.features, scorer.card.reference)
             if bins is not None:
                 totals.add_hist(_BINS, bins)
+                if version not in self._layouts:
+                    self._layouts[version] = layout(scorer.card.features, scorer.card.reference)
         if mode is Mode.NORMAL:
             totals.add_latency(seconds * 1000, part.rows)
         if "shadow_score" in made:
@@ -164,21 +168,16 @@ class ModelAgent:
             hists["model_ms"] = hists.pop("latency")
         bins = hists.pop(_BINS, None)
         if bins is not None:
-            scorer = next((s for s in self._loaded() if s.card.version == counts.model), None)
-            if scorer is not None:
-                at = 0
-                for name, reference in _ordered(scorer.card.features, scorer.card.reference):
-                    width = len(reference.counts)
-                    hists[f"feature:{name}"] = bins[at : at + width]
-                    at += width
+            at = 0
+            for name, width in self._layouts.get(counts.model, ()):
+                hists[f"feature:{name}"] = bins[at : at + width]
+                at += width
         return msgspec.structs.replace(counts, hists=hists)
 
-    def _loaded(self) -> list[Scorer]:
-        return list(getattr(self.models, "loaded", lambda: ())())
 
-
-def _ordered(names: tuple[str, ...], reference: dict[str, FeatureReference]) -> list[tuple[str, FeatureReference]]:
-    return [(name, reference[name]) for name in names if name in reference]
+def layout(names: tuple[str, ...], reference: dict[str, FeatureReference]) -> tuple[tuple[str, int], ...]:
+    """(feature, bins) of the features that have a reference, in the order in which `feature_bins` lays them out."""
+    return tuple((name, len(reference[name].counts)) for name in names if name in reference)
 
 
 def feature_bins(matrix: Array, names: tuple[str, ...], reference: dict[str, FeatureReference]) -> Array | None:

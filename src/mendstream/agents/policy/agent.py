@@ -49,8 +49,8 @@ class PolicyAgent:
                 proposals.append(record)
             else:
                 fold(state, record)
+        forget(state, now)
         for proposal in proposals:
-            forget(state, now)
             outputs.records.append(self._answer(state, proposal, batch.config, outputs, now))
         return state, outputs
 

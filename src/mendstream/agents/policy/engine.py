@@ -28,7 +28,9 @@ class Clamp:
         """The value nearest to `proposed_bp` within bounds and step. Where no value has both, the step holds, and the
         second question finds no permit."""
         bounded = min(max(proposed_bp, self.low_bp), self.high_bp)
-        return min(max(bounded, current_bp - self.step_bp), current_bp + self.step_bp)
+        stepped = min(max(bounded, current_bp - self.step_bp), current_bp + self.step_bp)
+        # From beyond the bounds the nearest value may lie the other way, or further than asked: a clamp only weakens.
+        return min(max(stepped, min(current_bp, proposed_bp)), max(current_bp, proposed_bp))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

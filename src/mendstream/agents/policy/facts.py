@@ -12,9 +12,15 @@ from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import Action, ActionKind, Proposal, Scalar
 
 RESTART_WINDOW_US = 600_000_000
-THRESHOLD_PARAM = "decision_threshold"
+# Every parameter that becomes the value of a knob is judged; these are their names in `Action.params`.
+HOLDER_PARAM = "holder"
+THRESHOLD_PARAM = "value"
 VERSION_PARAM = "version"
 DIGEST_PARAM = "digest"
+EXCLUDE_PARAM = "bad_version"
+"""ROLLBACK: the version that is excluded from now on."""
+RESTORE_PARAM = "threshold"
+"""PROMOTE: the decision threshold that is set along with the new model."""
 _ANY = 1e6
 """Beyond it, or not a number at all, a proposed threshold is no fact; within it the clamp knows what to do."""
 
@@ -32,6 +38,8 @@ def facts_of(proposal: Proposal, state: PolicyState, config: LiveConfig, setting
         },
     }
     match action.kind:
+        case ActionKind.SAFE_MODE_ON | ActionKind.SAFE_MODE_OFF:
+            facts["hold"] = {"own": action.params.get(HOLDER_PARAM) == proposal.incident_id}
         case ActionKind.RESTART:
             facts["restarts"] = _restarts(action.target, state, settings, now)
         case ActionKind.SET_THRESHOLD:
@@ -59,14 +67,13 @@ def _restores(action: Action, change: Change, config: LiveConfig) -> bool:
     before, after = change.before, change.after
     match action.kind:
         case ActionKind.SAFE_MODE_OFF:
-            return bool((set(after.safe_mode) - set(before.safe_mode)) & set(config.safe_mode))
+            holder = action.params.get(HOLDER_PARAM)
+            return holder in after.safe_mode and holder not in before.safe_mode and holder in config.safe_mode
         case ActionKind.SAFE_MODE_ON:
-            return bool(set(before.safe_mode) - set(after.safe_mode) - set(config.safe_mode))
+            holder = action.params.get(HOLDER_PARAM)
+            return holder in before.safe_mode and holder not in after.safe_mode and holder not in config.safe_mode
         case ActionKind.SET_THRESHOLD:
-            return (
-                action.params.get(THRESHOLD_PARAM) == before.decision_threshold
-                and config.decision_threshold == after.decision_threshold != before.decision_threshold
-            )
+            return _threshold_before(change, config) == action.params.get(THRESHOLD_PARAM)
         case ActionKind.ROLLBACK | ActionKind.PROMOTE:
             wanted = action.params.get(VERSION_PARAM)
             return wanted == before.model_version and config.model_version == after.model_version != wanted
@@ -75,6 +82,12 @@ def _restores(action: Action, change: Change, config: LiveConfig) -> bool:
             return wanted == before.shadow_version and config.shadow_version == after.shadow_version != wanted
         case _:
             return False
+
+
+def _threshold_before(change: Change, config: LiveConfig) -> float | None:
+    """The threshold that `change` replaced, if the one that it set is still there."""
+    before, after = change.before.decision_threshold, change.after.decision_threshold
+    return before if config.decision_threshold == after != before else None
 
 
 def _house(state: PolicyState, config: LiveConfig, settings: PolicySettings, now: int) -> dict[str, Scalar]:
@@ -111,11 +124,12 @@ def _threshold(action: Action, config: LiveConfig) -> dict[str, Scalar]:
 
 
 def _model(action: Action, incident_id: str, state: PolicyState, config: LiveConfig) -> dict[str, Scalar]:
-    version, digest = action.params.get(VERSION_PARAM), action.params.get(DIGEST_PARAM)
+    params = action.params
+    version, excludes, threshold = params.get(VERSION_PARAM), params.get(EXCLUDE_PARAM), params.get(RESTORE_PARAM)
     if not isinstance(version, str):
         return {}
     trained = state.trained.get(version)
-    on_record = {state.live.get(version), state.shadowed.get(version), trained.digest if trained else None}
+    replaced = [_threshold_before(held, config) for held in state.changes if held.incident_id == incident_id]
     return {
         "version": version,
         "is_live": version == config.model_version,
@@ -123,5 +137,14 @@ def _model(action: Action, incident_id: str, state: PolicyState, config: LiveCon
         "shadowed": version in state.shadowed,
         "trained": trained is not None and trained.incident_id == incident_id,
         "excluded": version in config.excluded_models,
-        "digest_ok": not digest or digest in on_record,
+        "digest_ok": params.get(DIGEST_PARAM) in _digests(version, state),
+        "excludes_other": excludes is not None and excludes != config.model_version,
+        "threshold_ok": threshold is None or threshold in replaced,
     }
+
+
+def _digests(version: str, state: PolicyState) -> list[str]:
+    """All on record for `version`; for no version (the end of a shadow), no digest."""
+    trained = state.trained.get(version)
+    found = [state.live.get(version), state.shadowed.get(version), trained.digest if trained else None]
+    return [digest for digest in found if digest is not None] if version else [""]

@@ -28,8 +28,10 @@ from mendstream.contracts.records import (
 
 HOUR_US = 3_600_000_000
 MAX_DEEDS = 4096
-MAX_CHANGES = 256
-MAX_VERDICTS = 512
+MAX_CHANGES = 64
+MAX_VERDICTS = 64
+VERDICT_KEPT_US = 600_000_000
+"""A repeat comes soon after a crash; later than this the proposal has expired anyway."""
 MAX_OPEN = 1024
 """Open incidents and open alerts, each."""
 MAX_VERSIONS = 1024
@@ -143,6 +145,8 @@ def forget(state: PolicyState, now: int) -> None:
     old = [key for key, deed in state.deeds.items() if max(deed.seen_us, deed.executed_at_us or 0) < now - 2 * HOUR_US]
     for key in old:
         del state.deeds[key]
+    for key in [key for key, held in state.verdicts.items() if held.verdict.at_us < now - VERDICT_KEPT_US]:
+        del state.verdicts[key]
 
 
 def _config(state: PolicyState, change: ConfigChange) -> None:
@@ -192,7 +196,8 @@ def _step(state: PolicyState, step: IncidentStep) -> None:
     if row is None or row.executed_at_us is None:
         return
     done = row.approved_action or row.proposed_action
-    deed = state.deeds.get(row.action_id) or Deed(done.kind, done.target, head.incident_id)
+    is_undo = row.is_undo and done.kind not in (ActionKind.RESTART, ActionKind.RETRAIN)
+    deed = state.deeds.get(row.action_id) or Deed(done.kind, done.target, head.incident_id, is_undo)
     if deed.executed_at_us is None:
         deed.executed_at_us = row.executed_at_us
     deed.seen_us = step.at_us

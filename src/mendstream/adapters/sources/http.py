@@ -1,0 +1,130 @@
+"""Events and feedback over HTTP: a request is answered once its lines are in the log, so a client knows what counts."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import msgspec
+
+from mendstream.contracts.agent import Line
+from mendstream.contracts.errors import CouldNot
+
+WAITING_LINES = 50_000
+ANSWER_S = 30.0
+_PATHS = ("/events", "/feedback")
+
+
+@dataclass(slots=True)
+class _Request:
+    lines: list[bytes]
+    feedback: bool
+    end: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class HttpSource:
+    """POST /events and POST /feedback take JSON lines. 200: they are in the log. 503: too many wait, or no answer yet.
+
+    Not replayable: what was not answered with 200 has to be sent again; a repeat of an id is dropped.
+    """
+
+    replayable = False
+
+    def __init__(self, host: str, port: int, *, most_bytes: int) -> None:
+        self._waiting: deque[_Request] = deque()
+        self._taken: deque[_Request] = deque()
+        self._lines = 0
+        self._lock = threading.Lock()
+        self._arrived = threading.Event()
+        source, limit = self, most_bytes * 64
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                if self.path not in _PATHS:
+                    self._answer(404, {"error": f"POST to {' or '.join(_PATHS)}"})
+                elif length > limit:
+                    self.close_connection = True
+                    self._answer(413, {"error": f"{length} bytes in one request; at most {limit}"})
+                else:
+                    lines = [line for line in self.rfile.read(length).splitlines() if line.strip()]
+                    status = source.offer(lines, feedback=self.path == "/feedback")
+                    self._answer(status, {"lines": len(lines)} if status == 200 else {"error": "busy: send it again"})
+
+            def _answer(self, status: int, body: dict[str, object]) -> None:
+                content = msgspec.json.encode(body)
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+                """No line per request."""
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise CouldNot(
+                f"cannot listen for events on {host}:{port}: {error.strerror}",
+                hint="another program has the port: set ingestion.http_port",
+            ) from error
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="http-source", daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def offer(self, lines: list[bytes], *, feedback: bool) -> int:
+        """Put lines in the queue and wait until they are in the log; the HTTP status that tells the client."""
+        if not lines:
+            return 200
+        request = _Request(lines, feedback)
+        with self._lock:
+            if self._lines + len(lines) > WAITING_LINES and self._lines:
+                return 503
+            self._lines += len(lines)
+            self._waiting.append(request)
+        self._arrived.set()
+        return 200 if request.done.wait(ANSWER_S) else 503
+
+    def poll(self, position: int, max_lines: int, max_bytes: int) -> tuple[Sequence[Line], Sequence[Line], int]:
+        events: list[Line] = []
+        feedback: list[Line] = []
+        at = position
+        with self._lock:
+            # Whatever was taken and not committed is given again: the turn that had it was not finished.
+            while self._taken and self._taken[-1].end > position:
+                self._waiting.appendleft(self._taken.pop())
+            while self._waiting and (at == position or at - position + len(self._waiting[0].lines) <= max_lines):
+                request = self._waiting.popleft()
+                target = feedback if request.feedback else events
+                target.extend(Line(value, at + n) for n, value in enumerate(request.lines))
+                at += len(request.lines)
+                request.end = at
+                self._taken.append(request)
+            if not self._waiting:
+                self._arrived.clear()
+        return events, feedback, at
+
+    def due_in_s(self) -> float | None:
+        # The driver sleeps on a bell that a request cannot ring: look again soon.
+        return 0.0 if self._arrived.is_set() else 0.005
+
+    def done(self, position: int) -> None:
+        with self._lock:
+            while self._taken and self._taken[0].end <= position:
+                request = self._taken.popleft()
+                self._lines -= len(request.lines)
+                request.done.set()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

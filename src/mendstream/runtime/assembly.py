@@ -1,0 +1,282 @@
+"""The only place that knows both wings: settings and a place in the roster in, drivers or a sink out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mendstream import __version__
+from mendstream.adapters.bus.marks import MappedMarks
+from mendstream.adapters.models.catalogue import Catalogue
+from mendstream.contracts.agent import Agent, TaskId
+from mendstream.contracts.errors import ModelError, SettingsError
+from mendstream.contracts.knobs import LiveConfig
+from mendstream.contracts.pipeline import Pipeline
+from mendstream.contracts.ports import Sink, Source
+from mendstream.contracts.topics import Stream, Topic
+from mendstream.runtime.clock import WallClock
+from mendstream.runtime.driver import Driver, Observe
+from mendstream.runtime.faults import Faults
+from mendstream.runtime.ground import data_dir, open_bus
+from mendstream.runtime.leg import Leg, Ready
+from mendstream.runtime.roster import ROLE_OF, Place, agents_of, tasks_of
+from mendstream.settings import Settings, mlflow_uri, models_dir, store_url
+
+if TYPE_CHECKING:  # only a process with a model needs ONNX Runtime
+    from mendstream.adapters.models.onnx import LoadedModels
+
+
+def load_pipeline(settings: Settings) -> Pipeline:
+    """The object that `pipeline` names; raises SettingsError if it is not one."""
+    module, _, name = settings.pipeline.partition(":")
+    if not module or not name:
+        raise SettingsError(
+            f"pipeline = {settings.pipeline!r} names no pipeline",
+            hint='set pipeline = "module:object" in mendstream.toml; `mendstream init` writes a start',
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"pipeline = {settings.pipeline!r}: {error}", hint="it is imported from the working folder, as Python does"
+        ) from error
+    if not isinstance(found, Pipeline):
+        raise SettingsError(f"{settings.pipeline} is a {type(found).__name__}, not a mendstream.Pipeline")
+    return found
+
+
+# --- one process ---------------------------------------------------------------------------------------------------
+
+
+class Parts:
+    """What one process runs: drivers of its tasks, or one sink."""
+
+    def __init__(self, settings: Settings, place: Place, observe: Observe) -> None:
+        self.settings = settings
+        self.place = place
+        self.role = ROLE_OF[place.role]
+        self.clock = WallClock()
+        self.bus = open_bus(settings, self.role.wing)
+        self.catalogue = Catalogue(models_dir(settings).absolute())
+        self.faults = Faults(self.bus, enabled=settings.chaos.enabled)
+        self.models: LoadedModels | None = None
+        self.sink: Sink | None = None
+        self.drivers: dict[int, Driver] = {}
+        self.agents: dict[tuple[str, int], Agent[Any]] = {}
+        self._observe = observe
+        self._pipeline: Pipeline | None = None
+        if not self.role.agents:
+            self.sink = self._make_sink()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        if self._pipeline is None:
+            self._pipeline = load_pipeline(self.settings)
+        return self._pipeline
+
+    def own(self, partitions: tuple[int, ...]) -> bool:
+        """Run the tasks of just these partitions from now on; True if that is a change."""
+        if set(partitions) == set(self.drivers):
+            return False
+        for gone in set(self.drivers) - set(partitions):
+            del self.drivers[gone]
+        for partition in partitions:
+            if partition not in self.drivers:
+                self.drivers[partition] = self._driver(partition)
+        return True
+
+    def _driver(self, partition: int) -> Driver:
+        legs = [self._leg(agent, partition) for agent in agents_of(self.place.role, self.settings.run.partitions)]
+        return Driver(
+            self.bus,
+            self.clock,
+            legs,
+            stopwatch=time.perf_counter,
+            pressure=self._pressure(legs[-1], partition),
+            observe=self._observe,
+        )
+
+    def _leg(self, name: str, partition: int) -> Leg:
+        agent = self._agent(name)
+        self.agents[name, partition] = agent
+        return Leg(
+            self.bus,
+            agent,
+            partition,
+            self.role.wing,
+            marks=MappedMarks(data_dir(self.settings) / "run" / f"step-{name}-{partition}"),
+            source=self._source(partition) if name == "ingestion" else None,
+            ready=self._ready(name),
+            max_rows=self.settings.bus.max_batch_rows,
+            code_version=__version__,
+        )
+
+    def _pressure(self, last: Leg, partition: int) -> Callable[[], bool]:
+        """Whether the stage behind the last leg has more than `bus.max_backlog` rows to read."""
+        following = {"ingestion": ("feature", Topic.RAW_EVENTS), "feature": ("model", Topic.FEATURES),
+                     "model": ("decision", Topic.PREDICTIONS)}.get(last.agent.name)  # fmt: skip
+        if following is None:
+            return lambda: False
+        count = self.settings.run.partitions
+        places = range(count) if last.agent.name == "ingestion" else (partition,)
+        watched = [(TaskId(following[0], p), Stream(following[1], p)) for p in places]
+
+        def pressed() -> bool:
+            for task, stream in watched:
+                first, end = self.bus.bounds(stream)
+                if end - (self.bus.position(task, stream) or first) > self.settings.bus.max_backlog:
+                    return True
+            return False
+
+        return pressed
+
+    def _ready(self, agent: str) -> Ready:
+        if agent == "model":
+            from mendstream.runtime.fetch import ModelFetch
+
+            return ModelFetch(self.loaded_models()).ready
+        if agent in ("judge", "healing"):
+            return self._fetch_cards
+        return lambda config: True
+
+    def _fetch_cards(self, config: LiveConfig) -> bool:
+        for version in {config.model_version, config.shadow_version} - {""}:
+            try:
+                self.catalogue.fetch(version)
+            except ModelError:
+                continue  # no card, no reference: the judge says so in its vitals by having no drift rows
+        return True
+
+    def loaded_models(self) -> LoadedModels:
+        if self.models is None:
+            from mendstream.adapters.models.onnx import LoadedModels
+
+            self.models = LoadedModels(self.catalogue)
+        return self.models
+
+    # --- agents, sources, sinks --------------------------------------------------------------------------------------
+
+    def _agent(self, name: str) -> Agent[Any]:
+        settings = self.settings
+        match name:
+            case "ingestion":
+                from mendstream.agents.pipeline.ingestion import IngestionAgent, Limits
+
+                s = settings.ingestion
+                limits = Limits(
+                    s.max_record_bytes, s.max_depth, s.max_ahead_s * 1_000_000, s.max_age_s * 1_000_000, s.dedupe_window
+                )
+                return IngestionAgent(self.pipeline, partitions=settings.run.partitions, limits=limits)
+            case "feature":
+                from mendstream.agents.pipeline.feature import FeatureAgent
+
+                return FeatureAgent(self.pipeline)
+            case "model":
+                from mendstream.agents.pipeline.model import ModelAgent
+
+                return ModelAgent(self.pipeline, self.faults.around(self.loaded_models()))
+            case "decision":
+                from mendstream.agents.pipeline.decision import DecisionAgent
+
+                return DecisionAgent(self.pipeline)
+            case "joiner":
+                from mendstream.agents.monitoring.joiner import JoinerAgent
+
+                return JoinerAgent(label_ttl_us=settings.monitoring.label_ttl_s * 1_000_000)
+            case "judge":
+                return self._judge()
+            case "healing":
+                return self._healing()
+            case "policy":
+                return self._policy()
+        raise SettingsError(f"there is no agent {name!r}", hint=f"agents: {', '.join(ROLE_OF)}")
+
+    def _judge(self) -> Agent[Any]:
+        from mendstream.agents.monitoring.judge import JudgeAgent
+        from mendstream.agents.monitoring.settings import JudgeSettings
+
+        s = self.settings
+        return JudgeAgent(
+            settings=JudgeSettings(
+                slo_ms=s.slo.latency_ms,
+                accuracy_floor=s.slo.accuracy,
+                rules=s.monitoring.rules,
+                false_alarm_s=s.monitoring.arl_hours * 3600,
+                season_us=int(s.monitoring.season_s * 1e6),
+                label_ttl_us=s.monitoring.label_ttl_s * 1_000_000,
+                pipeline=tasks_of(partitions=s.run.partitions),
+            ),
+            cards=self.catalogue,
+        )
+
+    def _healing(self) -> Agent[Any]:
+        from mendstream.agents.healing.agent import HealingAgent
+        from mendstream.agents.healing.params import HealingParams
+
+        s = self.settings.healing
+        return HealingAgent(
+            params=HealingParams(
+                proof_us=int(s.proof_s * 1e6),
+                proof_events=s.proof_events,
+                proof_labels=s.proof_labels,
+                release_after_us=int(s.release_after_s * 1e6),
+                actions_per_hour=s.actions_per_hour,
+                ask_timeout_us=s.person_timeout_s * 1_000_000,
+            )
+        )
+
+    def _policy(self) -> Agent[Any]:
+        from mendstream.agents.policy import PolicyAgent, PolicySettings, load_policies
+        from mendstream.agents.policy.policies import shipped
+
+        texts, schema = shipped()
+        if self.settings.policy.dir:
+            folder = Path(self.settings.policy.dir)
+            texts = {path.name: path.read_text() for path in sorted(folder.glob("*.cedar"))}
+        return PolicyAgent(
+            policies=load_policies(texts, schema),
+            settings=PolicySettings(
+                modes=self.settings.policy.modes,
+                restarts_per_10min=self.settings.policy.restarts_per_10min,
+                actions_per_hour=self.settings.healing.actions_per_hour,
+            ),
+        )
+
+    def _source(self, partition: int) -> Source:
+        from mendstream.adapters.sources import open_source
+
+        return open_source(self.settings, self.clock, self.faults.regime)
+
+    def _make_sink(self) -> Sink:
+        if self.place.role == "recorder":
+            from mendstream.adapters.store import init_db
+            from mendstream.adapters.store.recorder import Recorder
+
+            init_db(store_url(self.settings))
+            return Recorder(self.bus, store_url(self.settings))
+        from mendstream.adapters.models.registry import Registry
+        from mendstream.adapters.models.trainer import Trainer
+
+        uri = mlflow_uri(self.settings) if self.settings.models.mlflow_uri else ""
+        return Trainer(
+            self.bus,
+            self.catalogue,
+            self.clock,
+            partitions=self.settings.run.partitions,
+            registry=Registry(data_dir(self.settings), uri=uri, name=self.pipeline.name),
+            seed=self.settings.run.seed,
+        )
+
+    def close(self) -> None:
+        if self.sink is not None:
+            self.sink.close()
+        for driver in self.drivers.values():
+            driver.close()
+        self.bus.close()

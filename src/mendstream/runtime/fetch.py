@@ -1,0 +1,48 @@
+"""Fetching what a config needs from the world, outside the turn: the old version serves meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mendstream.contracts.errors import ModelError
+from mendstream.contracts.knobs import LiveConfig
+
+if TYPE_CHECKING:
+    from mendstream.adapters.models.onnx import LoadedModels
+
+_log = structlog.get_logger("model")
+
+
+class ModelFetch:
+    """Loads models in a thread. A file that cannot be used is logged once; the model that served before goes on."""
+
+    def __init__(self, models: LoadedModels) -> None:
+        self._models = models
+        self._busy: threading.Thread | None = None
+        self._failed: set[tuple[str, str]] = set()
+
+    def ready(self, config: LiveConfig) -> bool:
+        """True once every model that `config` names is loaded, or known not to load."""
+        wanted = [
+            pair
+            for pair in (
+                (config.model_version, config.model_digest),
+                (config.shadow_version, config.shadow_digest),
+            )
+            if pair[1] and pair not in self._failed and self._models.get(pair[1]) is None
+        ]
+        if wanted and (self._busy is None or not self._busy.is_alive()):
+            self._busy = threading.Thread(target=self._load, args=(wanted,), name="model-fetch", daemon=True)
+            self._busy.start()
+        return not wanted
+
+    def _load(self, wanted: list[tuple[str, str]]) -> None:
+        for version, digest in wanted:
+            try:
+                self._models.fetch(version, digest)
+            except ModelError as error:
+                self._failed.add((version, digest))
+                _log.error("model cannot be used; the one before goes on", version=version, cause=str(error))

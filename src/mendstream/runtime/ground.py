@@ -1,0 +1,80 @@
+"""A data directory made ready and opened: the part of the assembly that the supervisor and the command line need.
+
+Imports neither Arrow nor any agent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
+from mendstream.adapters.models.catalogue import Catalogue
+from mendstream.contracts.knobs import LiveConfig, fold
+from mendstream.contracts.ports import Bus, Out
+from mendstream.contracts.records import ConfigChange, decode_block, encode_block
+from mendstream.contracts.topics import CONFIG, Topic, Wing
+from mendstream.runtime.clock import WallClock
+from mendstream.settings import Settings, models_dir, require_built
+
+
+def data_dir(settings: Settings) -> Path:
+    return Path(settings.run.data_dir).absolute()
+
+
+def open_bus(settings: Settings, wing: str | Wing = Wing.CONTROL, *, readonly: bool = False) -> LmdbBus:
+    """The bus of a data directory that exists; raises CouldNot if there is none."""
+    require_built(settings)
+    return LmdbBus(
+        data_dir(settings),
+        Wing(wing),
+        WallClock(),
+        map_bytes=settings.bus.map_size_mb << 20,
+        durability=settings.bus.durability,
+        readonly=readonly,
+    )
+
+
+def prepare(settings: Settings) -> None:
+    """Make the data directory ready: both logs, the first model, and config version 1 if there is no config yet."""
+    require_built(settings)
+    root = data_dir(settings)
+    new = hashlib.sha256(f"{time.time_ns()}{os.getpid()}".encode()).hexdigest()[:6]
+    create(root, incarnation=new, map_bytes=settings.bus.map_size_mb << 20)
+    catalogue = Catalogue(models_dir(settings).absolute())
+    if settings.models.initial:
+        catalogue.import_dir(Path(settings.models.initial))
+    bus = open_bus(settings)
+    try:
+        if bus.bounds(CONFIG)[1] == 0:
+            bus.publish([Out(CONFIG, encode_block([_first_config(catalogue, bus.incarnation)]), 1)])
+    finally:
+        bus.close()
+
+
+def _first_config(catalogue: Catalogue, incarnation: str) -> ConfigChange:
+    """Which model is live from the first event on; none, and the fallback serves until one is promoted."""
+    changes: dict[str, Any] = {}
+    versions = catalogue.versions()
+    if versions:
+        card = catalogue.fetch(versions[0])
+        changes = {"model_version": card.version, "model_digest": card.digest}
+    now = WallClock().now_us()
+    return ConfigChange(
+        id=f"{incarnation}/init/0/1", base_version=0, changes=changes, actor="init", reason="first start", at_us=now
+    )
+
+
+def current_config(bus: Bus) -> LiveConfig:
+    """The knobs as the log has them now."""
+    config, position = LiveConfig(), bus.bounds(CONFIG)[0]
+    while blocks := bus.read(CONFIG, position, max_rows=5000, max_bytes=4 << 20):
+        for block in blocks:
+            for record in decode_block(Topic.CONFIG_UPDATES, bytes(block.value)):
+                if isinstance(record, ConfigChange):
+                    config, _ = fold(config, record)
+            position = block.next
+    return config

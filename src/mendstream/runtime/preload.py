@@ -1,0 +1,17 @@
+"""What every process of the house needs, imported once: children are forked with it, so they start in milliseconds."""
+
+import lmdb
+import msgspec
+import numpy
+import pyarrow
+import pyarrow.compute
+import pyarrow.ipc
+import structlog
+
+import mendstream.agents.pipeline.decision
+import mendstream.agents.pipeline.feature
+import mendstream.agents.pipeline.ingestion
+import mendstream.agents.pipeline.model
+import mendstream.runtime.worker
+
+__all__ = ["lmdb", "mendstream", "msgspec", "numpy", "pyarrow", "structlog"]

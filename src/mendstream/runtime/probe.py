@@ -1,0 +1,56 @@
+"""Probes of the model off the serving turn, while SAFE_MODE holds: the way back is judged by what they measure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from mendstream.agents.panes import PaneTable, pane_of
+from mendstream.agents.pipeline.model import ModelAgent
+from mendstream.contracts.knobs import LiveConfig
+from mendstream.contracts.ports import Bus, Clock, Out
+from mendstream.contracts.records import encode_block
+from mendstream.contracts.topics import Stream, Topic
+
+EVERY_S = 0.25
+ROWS = 64
+
+
+class Prober(threading.Thread):
+    """Calls the live model on recent input and publishes how long it took, as counts with arm `probe`."""
+
+    def __init__(
+        self, bus: Bus, clock: Clock, agent: ModelAgent, task: str, config: Callable[[], LiveConfig]
+    ) -> None:  # fmt: skip
+        super().__init__(name=f"probe {task}", daemon=True)
+        self._bus = bus
+        self._clock = clock
+        self._agent = agent
+        self._task = task
+        self._config = config
+        self._ended = threading.Event()
+        # Revisions begin at the time, so that those of a process before are never above ours.
+        self._panes = PaneTable(revision=clock.now_us())
+
+    def run(self) -> None:
+        while not self._ended.wait(EVERY_S):
+            config = self._config()
+            matrix = self._agent.probe_input
+            scorer = self._agent.models.get(config.model_digest) if config.safe_mode and config.model_digest else None
+            if scorer is not None and matrix is not None and matrix.shape[1] == len(scorer.card.features):
+                _, seconds = scorer.score(matrix[-ROWS:])
+                self._publish(scorer.card.version, config.version, seconds)
+
+    def _publish(self, version: str, config: int, seconds: float) -> None:
+        pane = pane_of(self._clock.now_us())
+        sent = self._panes.revision
+        totals = self._panes.at(pane, version, config, "probe")
+        totals.n += 1
+        totals.add_latency(seconds * 1000, 1)
+        totals.hists["model_ms"] = totals.hists["latency"]
+        counts, _ = self._panes.changed(self._task, sent)
+        self._panes.drop_before(pane - 8)
+        self._bus.publish([Out(Stream(Topic.AGENT_METRICS, 0), encode_block(counts), len(counts))])
+
+    def stop(self) -> None:
+        self._ended.set()
