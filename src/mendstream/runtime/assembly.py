@@ -210,6 +210,7 @@ class Parts:
                 rules=s.monitoring.rules,
                 false_alarm_s=s.monitoring.arl_hours * 3600,
                 season_us=int(s.monitoring.season_s * 1e6),
+                drift_min_n=s.monitoring.season_events,
                 label_ttl_us=s.monitoring.label_ttl_s * 1_000_000,
                 pipeline=tasks_of(partitions=s.run.partitions),
             ),
@@ -256,7 +257,7 @@ class Parts:
 
     def _make_sink(self) -> Sink:
         if self.place.role == "recorder":
-            from mendstream.adapters.store import init_db
+            from mendstream.adapters.store.schema import init_db
             from mendstream.adapters.store.recorder import Recorder
 
             init_db(store_url(self.settings))

@@ -172,7 +172,9 @@ class House:
 
         child.generation = next_generation(self.root, child.place.process)
         process = self._context.Process(
-            target=main, args=(self._environment, child.place, child.generation, self._lifeline), name=child.place.process
+            target=main,
+            args=(self._environment, child.place, child.generation, self._lifeline),
+            name=child.place.process,
         )
         with _no_main():
             process.start()

@@ -40,13 +40,13 @@ class Field:
 
     @property
     def wanted(self) -> str:
-        """What may stand there, for people: `int, 1 to 64, default 1`."""
+        """What may stand there, for people: `int, 1 to 64`."""
         words = [" | ".join(self.choices) if self.choices else self.kind]
         if self.low is not None or self.high is not None:
             words.append(_range(self.low, self.high, self.above))
         if not self.choices and self.unit:
             words.append(self.unit)
-        return ", ".join([*words, f"default {toml_value(self.default)}"])
+        return ", ".join(words)
 
 
 def toml_value(value: Any) -> str:

@@ -101,8 +101,14 @@ class Monitoring(Group, frozen=True):
         about("default: fast and calibrated. brief: the original request's plain thresholds."),
     ] = "default"
     season_s: Annotated[
-        float, about("Time that a start or a change is given before it is judged.", "s", ge=0, le=3600)
+        float,
+        about(
+            "One season of the stream (such as a day): shorter windows say nothing about drift.", "s", ge=0, le=86_400
+        ),
     ] = 2.0
+    season_events: Annotated[
+        int, about("The same in events; the longer of the two counts.", "events", ge=256, le=100_000_000)
+    ] = 256
     label_ttl_s: Annotated[
         int, about("How long the joiner waits for a label, or a label for its event.", "s", ge=1, le=31_536_000)
     ] = 120

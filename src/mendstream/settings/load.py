@@ -12,7 +12,7 @@ import msgspec
 from mendstream.contracts.errors import SettingsError
 from mendstream.settings import sources
 from mendstream.settings.checks import why_not
-from mendstream.settings.fields import FIELD_OF, FIELDS, GROUP_DOCS, Field
+from mendstream.settings.fields import FIELD_OF, FIELDS, GROUP_DOCS, Field, toml_value
 from mendstream.settings.groups import Settings
 from mendstream.settings.secret import Secret, split_password
 from mendstream.settings.sources import Given, Problem
@@ -134,8 +134,12 @@ def _table(text: str) -> Any:
 def _hint(field: Field, item: Given) -> str:
     if field.choices and isinstance(item.value, str):
         near = sources.nearest(item.value, dict.fromkeys(field.choices))
-        return near or field.wanted
-    return field.wanted
+        return near or _usual(field)
+    return _usual(field)
+
+
+def _usual(field: Field) -> str:
+    return f"{field.wanted}, default {toml_value(field.default)}"
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:

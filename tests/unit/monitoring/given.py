@@ -78,7 +78,9 @@ def decided(pane, n, *, ms=5.0, revision=1, model="v1", config=1, arm="live", sl
     )
 
 
-def scored(pane, n, *, bins=None, ms=2.0, revision=1, model="v1", config=1, arm="live", features=("a",), task="model/0"):
+def scored(
+    pane, n, *, bins=None, ms=2.0, revision=1, model="v1", config=1, arm="live", features=("a",), task="model/0"
+):
     hists = {"model_ms": hist(ms, n)}
     if arm in ("live", "fallback"):
         hists |= {f"feature:{name}": tuple(int(b) for b in bins) for name in features} if bins is not None else {}
@@ -110,7 +112,13 @@ def pulses(at, turns, *, without=(), backlog=0):
 def ended(process, at, *, generation=1, code=-9, expected=False):
     agent = process.rpartition("-")[0]
     return Exit(
-        process=process, agent=agent, generation=generation, pid=1000 + generation, code=code, expected=expected, at_us=at
+        process=process,
+        agent=agent,
+        generation=generation,
+        pid=1000 + generation,
+        code=code,
+        expected=expected,
+        at_us=at,
     )
 
 
@@ -131,9 +139,7 @@ class House:
 
     def step(self, now, *records, resumed=False):
         self.turn += 1
-        given = Batch(
-            turn=f"i/judge/0/{self.turn}", partition=0, config=self.config, records=records, resumed=resumed
-        )
+        given = Batch(turn=f"i/judge/0/{self.turn}", partition=0, config=self.config, records=records, resumed=resumed)
         self.state, outputs = self.agent.step(self.state, given, now)
         self.records += outputs.records
         return outputs

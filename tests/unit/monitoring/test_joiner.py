@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from tests.unit.monitoring.given import T0, batch, feedback, frame
 
 from mendstream.agents.monitoring.joiner import JoinerAgent
 from mendstream.contracts import state as states
 from mendstream.contracts.agent import Agent, Counting, Incremental
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import PANE_US, DeadReason, encode
-from tests.unit.monitoring.given import T0, batch, feedback, frame
 
 S = 1_000_000
 
@@ -30,9 +30,7 @@ def run(agent, *steps):
 def errors(agent, state):
     """{(pane - first, model, config, arm): (n, bad)}"""
     found, _ = agent.counts(state, 0)
-    return {
-        (c.pane - T0 // PANE_US, c.model, c.config, c.arm): c.losses["error"] for c in found if "error" in c.losses
-    }
+    return {(c.pane - T0 // PANE_US, c.model, c.config, c.arm): c.losses["error"] for c in found if "error" in c.losses}
 
 
 def test_it_has_the_shape_of_an_agent_that_counts_in_increments(joiner):
@@ -54,9 +52,7 @@ def test_a_label_counts_under_the_versions_and_the_pane_that_served_it(joiner):
 
 
 def test_a_label_may_come_before_its_prediction(joiner):
-    state, _ = run(
-        joiner, (T0, batch(feedback("a", 0))), (T0 + S, batch(frames=[frame(["a"], [0.9], at=T0 + S)]))
-    )
+    state, _ = run(joiner, (T0, batch(feedback("a", 0))), (T0 + S, batch(frames=[frame(["a"], [0.9], at=T0 + S)])))
     assert errors(joiner, state) == {(4, "v1", 1, "live"): (1, 1)}
 
 
@@ -106,9 +102,7 @@ def test_feedback_that_matches_nothing_in_time_is_a_dead_letter_with_its_bytes(j
 
 
 def test_a_label_that_comes_after_its_time_is_not_counted(joiner):
-    state, _ = run(
-        joiner, (T0, batch(frames=[frame(["a"], [0.9])])), (T0 + 121 * S, batch(feedback("a", 0)))
-    )
+    state, _ = run(joiner, (T0, batch(frames=[frame(["a"], [0.9])])), (T0 + 121 * S, batch(feedback("a", 0))))
     assert errors(joiner, state) == {}
     assert not state.pending
 

@@ -39,8 +39,8 @@ class Registry:
     """One registered model in one MLflow store. Raises CouldNot if the store refuses; then ask again later."""
 
     def __init__(self, directory: Path, *, uri: str = "", name: str = "mendstream") -> None:
-        """`uri`: an MLflow server or database; empty: `DIR/mlflow.db`. Only a server keeps the artifacts by itself, else
-        they are in `DIR/mlartifacts`.
+        """`uri`: an MLflow server or database; empty: `DIR/mlflow.db`. Only a server keeps the artifacts by itself;
+        otherwise they are in `DIR/mlartifacts`.
         """
         served = uri.startswith(("http://", "https://"))
         self._artifacts = "" if served else (directory / "mlartifacts").resolve().as_uri()

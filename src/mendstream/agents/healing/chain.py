@@ -21,7 +21,7 @@ def plan_hash(action: Action) -> str:
 
 
 def seal(step: IncidentStep) -> IncidentStep:
-    """`step` with its hash; `prev_hash` must be set."""
+    """`step` with its hash; `prev_hash` must be set. The hash is taken over the record with an empty `hash`."""
     return msgspec.structs.replace(step, hash=_hash(step))
 
 
@@ -35,6 +35,5 @@ def broken(steps: Iterable[IncidentStep], *, seq: int = 0, prev_hash: str = "") 
 
 
 def _hash(step: IncidentStep) -> str:
-    fields = msgspec.to_builtins(step)
-    del fields["hash"]
-    return hashlib.sha256(step.prev_hash.encode() + canonical(fields)).hexdigest()
+    bare = msgspec.structs.replace(step, hash="")
+    return hashlib.sha256(step.prev_hash.encode() + canonical(bare)).hexdigest()

@@ -186,7 +186,6 @@ def open_incident(turn: Turn, alert: Alert) -> Incident:
     labelled = alert.kind in (AlertKind.PERF_DROP, AlertKind.DATA_DRIFT)
     incident.before = served.recent(state.marks, (5 if labelled else 2) * SECOND_US)
     if vitals is not None:
-        incident.totals = served.serving(vitals)
         incident.backlog, incident.rate = vitals.backlog, vitals.rate
         if alert.kind is AlertKind.AGENT_DOWN:
             process = process_of(incident)

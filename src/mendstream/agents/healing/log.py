@@ -32,17 +32,17 @@ def write(
     actor: str = "healing",
 ) -> None:
     """One step, for people (`text`) and for machines (`data`, the rows)."""
-    state, back = turn.state, incident.back
+    state = turn.state
     found = dict(data or {})
-    if back:
-        found["way_back"] = incident.phase.value
+    if incident.back:
+        found["way_back"] = True
     sealed = chain.seal(
         IncidentStep(
             id=turn.outputs.id(),
             seq=state.seq,
             incident=head(incident),
             step=step,
-            phase=back.status.value if back else incident.phase.value,
+            phase=incident.phase.value,
             text=text,
             actor=actor,
             at_us=turn.now,

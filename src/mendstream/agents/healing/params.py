@@ -29,10 +29,10 @@ class HealingParams:
     """How much worse than the live arm the shadow may be."""
     threshold_step: float = 0.1
     """How far the interim decision threshold is lowered during drift."""
-    retrain_rows: int = 800
+    retrain_rows: int = 1500
     """Labels since the onset that a retraining wants."""
-    retrain_wait_us: int = 6 * SECOND_US
-    """How long to wait for them before asking the trainer anyway."""
+    retrain_wait_us: int = 15 * SECOND_US
+    """How long the trainer may wait for them."""
     release_after_us: int = 5 * SECOND_US
     """How long the probes must be healthy before the way out of SAFE_MODE."""
     release_calls: int = 8

@@ -112,7 +112,7 @@ def unusable(turn: Turn, incident: Incident, verdict: Verdict) -> str:
     if verdict.expires_at_us <= turn.now:
         return "it has expired"
     action = verdict.action
-    if kind is VerdictKind.APPROVED and verdict.plan_hash != act.plan_hash:
+    if kind is VerdictKind.APPROVED and verdict.plan_hash not in (act.plan_hash, act.asked_hash):
         return "it is for another plan"
     if verdict.plan_hash != chain.plan_hash(action):
         return "its hash is not that of its action"
@@ -199,6 +199,7 @@ def _obey(turn: Turn, incident: Incident, verdict: Verdict) -> str:
         case VerdictKind.ESCALATED:
             if incident.phase is Phase.PLANNED:
                 go(turn, incident, Phase.ASKED)
+                act.asked_hash = verdict.plan_hash
             follows = END
         case _:
             act.result = "FAIL"

@@ -51,6 +51,12 @@ def owners(vitals: Vitals) -> list[TaskVital]:
     return [task for task in vitals.tasks if task.task.startswith("decision/")]
 
 
+def busy(vitals: Vitals) -> list[TaskVital]:
+    """The same without partitions that no key has ever fallen into: they owe no proof."""
+    ever = {row.task for row in vitals.served if row.n > 0}
+    return [task for task in owners(vitals) if task.task in ever or task.backlog]
+
+
 def watched(watch: Watch, vitals: Vitals) -> dict[str, Tally]:
     return per_task(vitals, config=watch.config, model=watch.model, arms=watch.arms)
 
@@ -97,7 +103,7 @@ def _visible(watch: Watch, vitals: Vitals, now: dict[str, Tally]) -> bool:
         return True
     if not watch.every:
         return bool(now)
-    current = owners(vitals)
+    current = busy(vitals)
     return bool(current) and all(task.config >= watch.config and task.task in now for task in current)
 
 

@@ -107,6 +107,8 @@ class Act(msgspec.Struct, kw_only=True):
     """The newest of them."""
     verdict: str = ""
     verdict_id: str = ""
+    asked_hash: str = ""
+    """Plan hash of what a person is asked for: as proposed, or as the policy would have it."""
     approved: Action | None = None
     policies: tuple[str, ...] = ()
     reason: str = ""
@@ -187,8 +189,6 @@ class Incident(msgspec.Struct, kw_only=True):
     features: dict[str, float] = {}
     before: Tally = msgspec.field(default_factory=Tally)
     """What was served in the seconds before it was opened."""
-    totals: Tally = msgspec.field(default_factory=Tally)
-    """Totals of the serving arms when it was opened."""
     backlog: int = 0
     rate: float = 0.0
     error_level: float | None = None

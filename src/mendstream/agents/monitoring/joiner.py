@@ -164,7 +164,7 @@ class JoinerAgent:
         state.groups[number] = group
         base = number << _GROUP_SHIFT
         pending = state.pending
-        if state.held or not pending.keys().isdisjoint(ids):
+        if state.held or len(set(ids)) < len(ids) or not pending.keys().isdisjoint(ids):
             for event_id, entry in zip(ids, entries, strict=True):
                 mark = (entry >> _KEY_SHIFT) & _KEY_MASK
                 name = event_id if event_id not in pending else f"{event_id}\x1f{mark}"

@@ -58,7 +58,7 @@ def _line(field: Field, chosen: str | None) -> str:
     return f"# {field.name} = {toml_value(field.default)}"
 
 
-_PIPELINE = '''"""The pipeline NAME: what an event is, what the model sees of it, what serves without a model, what is decided.
+_PIPELINE = '''"""The pipeline NAME: what an event is, its features, what serves without a model, what is decided.
 
 Functions take whole columns, one row per event: numbers as numpy arrays (NaN where missing), strings as Arrow arrays.
 A row's result must not depend on the other rows, for batches are cut anywhere. `mendstream check` tries it.

@@ -21,17 +21,11 @@ def _threshold(incident: Incident, turn: Turn) -> Draft | str:
     return Draft("decision", {"value": lower, "before": now})
 
 
-def _labels_are_in(incident: Incident, turn: Turn) -> bool:
-    vitals, params = turn.state.vitals, turn.params
-    if turn.now >= incident.opened_at_us + params.retrain_wait_us:
-        return True
-    return vitals is not None and (served.serving(vitals) - incident.totals).labels >= params.retrain_rows
-
-
 def _retrain(incident: Incident, turn: Turn) -> Draft | str:
     params: dict[str, Scalar] = {
         "since_us": incident.alert.window_us[0],
         "min_rows": turn.params.retrain_rows,
+        "deadline_s": turn.params.retrain_wait_us / SECOND_US,
         "incident_id": incident.incident_id,
     }
     return Draft("trainer", params)
@@ -115,7 +109,6 @@ DRIFT = Playbook(
                     impact="medium",
                     cost=8.0,
                     propose=_retrain,
-                    ready=_labels_are_in,
                     answer_us=60 * SECOND_US,
                 ),
                 Measure(
@@ -129,7 +122,7 @@ DRIFT = Playbook(
                 Measure(
                     kind=ActionKind.PROMOTE,
                     effect="the new version decides as well as the old one did before the drift",
-                    impact="high",
+                    impact="medium",  # it has passed the gate, and can be taken back
                     cost=4.0,
                     propose=_promote,
                     check=Check(

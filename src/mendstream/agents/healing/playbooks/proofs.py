@@ -29,7 +29,7 @@ def missing(watch: Watch, turn: Turn) -> str:
     vitals, params = turn.state.vitals, turn.params
     if vitals is None or not watch.visible_us:
         return "its effect is not visible yet"
-    current = served.owners(vitals)
+    current = served.busy(vitals)
     if not current:
         return "no owner of a decision task is known"
     window = served.window(watch, vitals)
@@ -106,7 +106,8 @@ def no_drift(incident: Incident, watch: Watch, turn: Turn) -> Finding:
     if finding.found is not Found.PROVEN or vitals is None:
         return finding
     model = watch.model or turn.config.model_version
-    rows = [row for row in vitals.drift if row.model == model]
+    # The score's own distance raises no alarm, so it proves nothing either.
+    rows = [row for row in vitals.drift if row.model == model and row.feature != "score"]
     if not rows or any(row.n < turn.params.drift_rows for row in rows):
         return wait(f"too few events against the reference of {model}")
     worst = max(rows, key=lambda row: row.psi - row.limit)
