@@ -50,6 +50,10 @@ class Totals(msgspec.Struct):
             held = self.hists["latency"] = np.zeros(len(LATENCY_EDGES_MS) + 1, dtype=np.int64)
         held[latency_bucket(ms)] += n
 
+    def add_latencies(self, ms: Array) -> None:
+        """One event per element; float64 [events]."""
+        self.add_hist("latency", np.bincount(np.searchsorted(_EDGES, ms, side="left"), minlength=len(_EDGES) + 1))
+
     def add_loss(self, name: str, n: int, bad: int) -> None:
         held = self.losses.setdefault(name, [0, 0])
         held[0] += n

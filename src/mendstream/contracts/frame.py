@@ -1,12 +1,13 @@
 """A frame: an Arrow record batch of events of one partition, with the versions that made it.
 
-Columns `event_id` (string), `key` (string) and `event_time_us` (int64) come first; the stage's own columns follow.
+Columns `event_id` (string), `key` (string), `event_time_us` and `born_us` (int64; when the event was accepted, the
+start of end-to-end latency) come first; the stage's own columns follow.
 On the wire: one Arrow IPC stream of one batch; the versions travel in the schema's metadata.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from mendstream.contracts.errors import BadRecord
 
-HEAD = ("event_id", "key", "event_time_us")
+HEAD = ("event_id", "key", "event_time_us", "born_us")
 _META = b"mendstream"
 
 
@@ -24,7 +25,7 @@ class FrameMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     partition: int
     born_us: int
-    """When its events were accepted: the start of end-to-end latency."""
+    """When the first of its events was accepted."""
     made_us: int
     """When this stage made the frame: the serving time of its pane."""
     config: int = 0
@@ -85,10 +86,42 @@ class Frame:
 
 
 def make(head: Mapping[str, Any], columns: Mapping[str, Any], meta: FrameMeta) -> Frame:
-    """A frame from Arrow arrays, numpy arrays or lists; `head` holds the three columns of HEAD."""
+    """A frame from Arrow arrays, numpy arrays or lists; `head` holds the columns of HEAD.
+
+    Without `born_us`, all rows were born at the frame's own.
+    """
+    if "born_us" not in head:
+        head = {**head, "born_us": np.full(len(head["event_id"]), meta.born_us, dtype=np.int64)}
     names = [*HEAD, *columns]
     arrays = [_arrow(head[name]) for name in HEAD] + [_arrow(values) for values in columns.values()]
     return Frame(pa.RecordBatch.from_arrays(arrays, names=names), meta)
+
+
+def merged(frames: Sequence[Frame]) -> list[Frame]:
+    """Neighbours of one make as one frame, in order: what is done per frame is then done once."""
+    found: list[Frame] = []
+    run: list[Frame] = []
+    for frame in frames:
+        if run and not _alike(run[-1], frame):
+            found.append(_joined(run))
+            run = []
+        run.append(frame)
+    return [*found, _joined(run)] if run else found
+
+
+def _alike(one: Frame, other: Frame) -> bool:
+    a, b = one.meta, other.meta
+    same = (a.partition, a.config, a.model, a.digest, a.mode, a.shadow, a.trace)
+    return same == (b.partition, b.config, b.model, b.digest, b.mode, b.shadow, b.trace) and one.batch.schema.equals(
+        other.batch.schema
+    )
+
+
+def _joined(frames: list[Frame]) -> Frame:
+    if len(frames) == 1:
+        return frames[0]
+    meta = msgspec.structs.replace(frames[-1].meta, born_us=min(frame.meta.born_us for frame in frames))
+    return Frame(pa.concat_batches([frame.batch for frame in frames]), meta)
 
 
 def derive(parent: Frame, columns: Mapping[str, Any], meta: FrameMeta) -> Frame:

@@ -36,7 +36,7 @@ import pyarrow.compute as pc
 from mendstream.contracts.errors import UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-RESERVED = frozenset({"event_id", "key", "event_time_us", "score", "shadow_score"})
+RESERVED = frozenset({"event_id", "key", "event_time_us", "born_us", "score", "shadow_score"})
 """Columns of the house's own; no feature may have such a name."""
 Columns = Mapping[str, Any]
 """Column name -> numpy array (numbers, NaN where missing) or Arrow string array."""
@@ -80,8 +80,9 @@ class Pipeline:
             if column is not None and column not in fields:
                 raise UsageError(f"pipeline {name}: {role} = {column!r} is no field of {event.__name__}",
                                  hint=f"fields: {', '.join(fields)}")  # fmt: skip
-        for reserved, role in (("event_id", id), ("key", key), ("event_time_us", None)):
-            if reserved in fields and (role != reserved or fields[reserved] is not str):
+        roles: dict[str, str | None] = {"event_id": id, "key": key, "event_time_us": None, "born_us": None}
+        for reserved, field in roles.items():
+            if reserved in fields and (field != reserved or fields[reserved] is not str):
                 raise UsageError(
                     f"pipeline {name}: field {reserved!r} of {event.__name__} has the name of a column of the house",
                     hint=f"rename it; {reserved!r} may only be the pipeline's own string field of that role",

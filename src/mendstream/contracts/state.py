@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +25,11 @@ def decode_plain(data: bytes) -> Any:
     return msgspec.msgpack.decode(data, ext_hook=_array)
 
 
+def convert(value: Any, kind: type[S]) -> S:
+    """A struct from what `decode_plain` gave for it."""
+    return msgspec.convert(value, type=kind, dec_hook=_given)
+
+
 def _ext(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         head = msgspec.msgpack.encode((value.dtype.str, value.shape))
@@ -41,10 +47,11 @@ def _array(code: int, data: memoryview) -> Any:
     return np.frombuffer(data[end:], dtype=np.dtype(dtype)).reshape(shape).copy()
 
 
-def _given(kind: type, value: Any) -> Any:
-    if isinstance(value, kind):
+def _given(kind: Any, value: Any) -> Any:
+    plain = typing.get_origin(kind) or kind  # np.ndarray[...] is no class that a value could be asked about
+    if isinstance(value, plain):
         return value
-    raise NotImplementedError(f"cannot read {kind.__name__}")
+    raise NotImplementedError(f"cannot read {kind}")
 
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_ext)

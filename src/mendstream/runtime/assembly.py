@@ -257,8 +257,8 @@ class Parts:
 
     def _make_sink(self) -> Sink:
         if self.place.role == "recorder":
-            from mendstream.adapters.store.schema import init_db
             from mendstream.adapters.store.recorder import Recorder
+            from mendstream.adapters.store.schema import init_db
 
             init_db(store_url(self.settings))
             return Recorder(self.bus, store_url(self.settings))

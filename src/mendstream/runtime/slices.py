@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+_NOISE_S = 0.05
+"""Steps differ by so much on a busy machine for no reason."""
+_STRIDE = 4
+
+
 class Slicer:
     """A decayed least-squares line through (rows, seconds) of recent steps.
 
@@ -17,6 +22,8 @@ class Slicer:
         self._w = self._r = self._s = self._rr = self._rs = 0.0
 
     def saw(self, rows: int, seconds: float) -> None:
+        if self._surprised(rows, seconds):
+            self._w = self._r = self._s = self._rr = self._rs = 0.0
         d = self._decay
         self._w = self._w * d + 1
         self._r = self._r * d + rows
@@ -24,18 +31,39 @@ class Slicer:
         self._rr = self._rr * d + rows * rows
         self._rs = self._rs * d + rows * seconds
 
+    def _surprised(self, rows: int, seconds: float) -> bool:
+        """The step was nothing like those before it: what they taught is over (a fault came, or went)."""
+        if self._w == 0:
+            return False
+        slope, call = self._line()
+        expected = call + slope * rows
+        return abs(seconds - expected) > _NOISE_S and not expected / 3 < seconds < expected * 3
+
     @property
     def rows(self) -> int:
         """At least 1, at most `most`."""
         if self._w == 0 or self._r == 0:
             return self._most
-        mean_r, mean_s = self._r / self._w, self._s / self._w
-        spread = self._rr / self._w - mean_r**2
-        if spread > (0.1 * mean_r) ** 2:
-            slope = max((self._rs / self._w - mean_r * mean_s) / spread, 0.0)
-        else:
-            slope = mean_s / mean_r  # no spread to tell the two costs apart: suppose all of it is per row
-        call = max(mean_s - slope * mean_r, 0.0)
+        slope, call = self._line()
+        if not self._spread:
+            # Nothing tells a cost per call from one per row: suppose it is all per row, but try four times as many, or
+            # a slow call would hold the batches at the size that they had.
+            mean_r = self._r / self._w
+            wanted = (self._target / slope) if slope > 0 else self._most
+            return max(1, min(self._most, int(max(wanted, _STRIDE * mean_r))))
         if call > self._target / 2 or slope <= 0:
             return self._most
         return max(1, min(self._most, int((self._target - call) / slope)))
+
+    @property
+    def _spread(self) -> bool:
+        mean_r = self._r / self._w
+        return self._rr / self._w - mean_r**2 > (0.1 * mean_r) ** 2
+
+    def _line(self) -> tuple[float, float]:
+        """(seconds per row, seconds per call)"""
+        mean_r, mean_s = self._r / self._w, self._s / self._w
+        if not self._spread:
+            return mean_s / mean_r, 0.0
+        slope = max((self._rs / self._w - mean_r * mean_s) / (self._rr / self._w - mean_r**2), 0.0)
+        return slope, max(mean_s - slope * mean_r, 0.0)

@@ -37,7 +37,7 @@ BUG, COULD_NOT, FENCED, FULL = 1, 3, 4, 5
 
 
 def main(environment: dict[str, str], place: Place, generation: int, lifeline: Connection | None) -> None:
-    """The body of a child process; does not return. `environment`: the settings as `settings.to_environment` has them."""
+    """The body of a child process; does not return. `environment`: what `settings.to_environment` gave."""
     _die_with_parent(lifeline)
     sys.exit(run(load(env=environment, dotenv=None).settings, place, generation))
 

@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 
 import pytest
+from tests.unit.cli.fake_bus import FakeBus
 
 from mendstream.cli import main
-from tests.unit.cli.fake_bus import FakeBus
 
 NOW = 1_700_000_100_000_000
 

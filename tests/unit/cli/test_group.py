@@ -68,7 +68,8 @@ def test_every_verb_is_where_the_table_says_and_has_help(verb):
 def test_bare_mendstream_shows_the_verbs_and_is_a_usage_error(run):
     ran = run()
     assert ran.code == 2
-    assert "dead-letters" in ran.err and "error:" not in ran.err
+    assert "dead-letters" in ran.err
+    assert "error:" not in ran.err
 
 
 def test_an_unknown_verb_is_told_the_nearest(run):

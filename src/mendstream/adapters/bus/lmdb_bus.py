@@ -144,6 +144,8 @@ class LmdbBus:
         self._ringer = Ringer(root / "bells")
         self._writing = threading.Lock()
         self._commits = 0
+        self._grown: set[Stream] = set()
+        """Streams that grew since the last look at what may go."""
         with self._envs[Wing.CONTROL].env.begin(db=self._envs[Wing.CONTROL].meta) as txn:
             self._incarnation = bytes(txn.get(b"incarnation", b"")).decode()
 
@@ -274,10 +276,15 @@ class LmdbBus:
             txn.put(name + b"\0\1" + commit.turn.to_bytes(8, "big"), commit.changes, db=env.state)
 
     def _put_ends(self, txn: Any, ends: dict[Stream, _Ends]) -> None:
-        self._commits += 1
         for stream, held in ends.items():
-            kept = self._trim(txn, stream, held) if self._commits % _TRIM_EVERY == 0 else held
-            txn.put(_stream_key(stream), _ENDS.pack(*kept), db=self._mine.ends)
+            txn.put(_stream_key(stream), _ENDS.pack(*held), db=self._mine.ends)
+        self._grown.update(ends)
+        self._commits += 1
+        if self._commits % _TRIM_EVERY == 0:
+            for stream in self._grown:
+                kept = self._trim(txn, stream, _ends(txn, self._mine, stream))
+                txn.put(_stream_key(stream), _ENDS.pack(*kept), db=self._mine.ends)
+            self._grown.clear()
 
     def _trim(self, txn: Any, stream: Stream, ends: _Ends) -> _Ends:
         """Delete a few of the oldest blocks that are over the limits and that no pipeline stage still has to read."""
@@ -363,12 +370,13 @@ def _prefixed(txn: Any, db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]
 
 def _seek(cursor: Any, prefix: bytes, number: int, partition: int, position: int) -> bool:
     """To the block that holds `position`, or the first one behind it."""
-    if not cursor.set_range(_KEY.pack(number, partition, position)):
+    wanted = _KEY.pack(number, partition, position)
+    if not cursor.set_range(wanted):
         return bool(cursor.last()) and cursor.key()[:3] == prefix
     if cursor.key()[:3] == prefix and _KEY.unpack(cursor.key())[2] == position:
         return True
-    # `position` may lie inside the block before.
-    return bool(cursor.prev()) or bool(cursor.first())
+    # `position` may lie inside the block before, if that is of this stream; else the first one behind it.
+    return (bool(cursor.prev()) and cursor.key()[:3] == prefix) or bool(cursor.set_range(wanted))
 
 
 def _block(stream: Stream, start: int, value: bytes, position: int, max_rows: int) -> Block | None:

@@ -70,7 +70,7 @@ class Meter:
 
 
 def _places(settings: Metrics, role: Role, partitions: int) -> dict[str, int]:
-    """agent -> port. A fused process with several partitions leaves ingestion, and its port, to a process of its own."""
+    """agent -> port. With several partitions ingestion is not fused: its port is left to its own process."""
     if role.port is None:
         return {}
     first = settings.base_port + role.port

@@ -69,6 +69,8 @@ class _VitalsWatcher:
     def __init__(self, collectors: Collectors) -> None:
         latency = collectors.get("mendstream_event_latency_seconds", Gauge)
         self._p50, self._p95 = (latency.labels(quantile) for quantile in KNOWN["quantile"])
+        self._p50.set(math.nan)
+        self._p95.set(math.nan)
         self._mode = collectors.get("mendstream_mode", Gauge)
         self._lag = _Newest(collectors.get("mendstream_consumer_lag_records", Gauge))
         self._drift = _Newest(collectors.get("mendstream_feature_drift_score", Gauge))

@@ -123,7 +123,7 @@ class Collectors:
     """The collectors of one agent, in a registry of their own."""
 
     def __init__(self, agent: str) -> None:
-        disable_created_metrics()  # a second series for each counter, that nothing of ours reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, that nobody reads
         self.registry = CollectorRegistry()
         self._made: dict[str, MetricWrapperBase] = {}
         for metric in METRICS:
@@ -145,7 +145,7 @@ def _make(metric: Metric, agent: str, registry: CollectorRegistry) -> MetricWrap
             made = Gauge(metric.name, metric.help, metric.labels, registry=registry)
         case "histogram":
             made = Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
-    if metric.type != "gauge":  # a gauge that was never set would claim a 0
+    if metric.type != "gauge":  # a gauge's child that was never set would claim a 0
         for values in _known(metric.labels, agent):
             made.labels(*values)
     return made

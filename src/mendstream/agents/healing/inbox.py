@@ -8,9 +8,8 @@ from mendstream.agents.healing import memory, served
 from mendstream.agents.healing.due import WAITING
 from mendstream.agents.healing.ending import done
 from mendstream.agents.healing.log import write
-from mendstream.agents.healing.params import SECOND_US
 from mendstream.agents.healing.playbooks import playbook_of
-from mendstream.agents.healing.playbooks.accuracy import bad_version
+from mendstream.agents.healing.playbooks.accuracy import bad_version, last_good
 from mendstream.agents.healing.playbooks.agent_down import process_of
 from mendstream.agents.healing.proposing import ignore
 from mendstream.agents.healing.state import Handshake, Incident, LiveVersion
@@ -183,10 +182,8 @@ def open_incident(turn: Turn, alert: Alert) -> Incident:
         snapshot=memory.snapshot(state) | {"statistic": alert.statistic, "value": alert.value, "limit": alert.limit},
         features=memory.signature(state, alert, turn.now),
     )
-    labelled = alert.kind in (AlertKind.PERF_DROP, AlertKind.DATA_DRIFT)
-    incident.before = served.recent(state.marks, (5 if labelled else 2) * SECOND_US)
     if vitals is not None:
-        incident.backlog, incident.rate = vitals.backlog, vitals.rate
+        incident.rate = vitals.rate
         if alert.kind is AlertKind.AGENT_DOWN:
             process = process_of(incident)
             incident.tasks = tuple(task.task for task in vitals.tasks if task.process == process)
@@ -198,8 +195,11 @@ def open_incident(turn: Turn, alert: Alert) -> Incident:
 
 def _take_error_level(turn: Turn, incident: Incident) -> None:
     baseline, params = turn.state.baseline, turn.params
-    bad = bad_version(incident, turn) if incident.kind == AlertKind.PERF_DROP else ""
-    incident.error_level = served.error_level(baseline, turn.config.model_version, bad, params.proof_labels // 2)
+    bad, good = "", turn.config.model_version
+    if incident.kind == AlertKind.PERF_DROP:
+        bad, before = bad_version(incident, turn), last_good(incident, turn)
+        good = before.model if before else good
+    incident.error_level = served.error_level(baseline, good, bad, params.proof_labels // 2)
     if incident.kind in (AlertKind.PERF_DROP, AlertKind.DATA_DRIFT):
         baseline.fresh = []
 

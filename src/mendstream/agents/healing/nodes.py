@@ -21,13 +21,16 @@ from mendstream.agents.healing.due import (
 )
 from mendstream.agents.healing.ending import END, cure, escalate, leave_rung, settle
 from mendstream.agents.healing.log import go, write
+from mendstream.agents.healing.params import SECOND_US
 from mendstream.agents.healing.playbooks import rung_of
 from mendstream.agents.healing.playbooks.base import Found
-from mendstream.agents.healing.served import observe
+from mendstream.agents.healing.served import observe, recent
 from mendstream.agents.healing.state import Act, Incident
 from mendstream.agents.healing.turn import Turn
 from mendstream.contracts.incident import Phase
-from mendstream.contracts.records import Outcome
+from mendstream.contracts.records import PANE_US, AlertKind, Outcome
+
+_LABELS_US = 5 * SECOND_US
 
 
 def entry(incident: Incident) -> str:
@@ -119,6 +122,7 @@ def execute(turn: Turn, incident: Incident) -> str:
         act.executed_at_us = turn.now
         turn.state.acted_at_us.append(turn.now)
         turn.state.count("actions")
+        _before_image(turn, incident)
         _put_out(turn, incident, act)
         write(turn, incident, "execution", f"{proposing.told(action)} put out", row=log.row(act))
         return END
@@ -194,6 +198,13 @@ def _ended_by_itself(turn: Turn, incident: Incident) -> bool:
         return False
     cure(turn, incident, f"recovered: {found.text}", found.data)
     return True
+
+
+def _before_image(turn: Turn, incident: Incident) -> None:
+    """How bad it is now. Labels come slowly and need a longer look."""
+    labelled = incident.kind in (AlertKind.PERF_DROP, AlertKind.DATA_DRIFT)
+    incident.before = recent(turn.state.marks, _LABELS_US if labelled else 2 * PANE_US)
+    incident.backlog = turn.state.vitals.backlog if turn.state.vitals else 0
 
 
 def _put_out(turn: Turn, incident: Incident, act: Act) -> None:

@@ -80,6 +80,9 @@ def observe(watch: Watch, vitals: Vitals, params: HealingParams) -> None:
         watch.visible_us = until(vitals)
         # No row of a new config version is older than the change: all of them count.
         _open(watch, vitals, {} if watch.config else now)
+    n = whole(now.values()).n
+    if n > watch.n:
+        watch.n, watch.served_us = n, until(vitals)
     if watch.speed:
         served = whole(window(watch, vitals).values())
         if served.n >= _LEAST_BAD and served.slow_share >= params.slow_share:
@@ -87,7 +90,7 @@ def observe(watch: Watch, vitals: Vitals, params: HealingParams) -> None:
 
 
 def _open(watch: Watch, vitals: Vitals, base: dict[str, Tally]) -> None:
-    watch.since_us = until(vitals)
+    watch.since_us = watch.served_us = until(vitals)
     watch.base = base
     watch.rival = serving(vitals)
     watch.turns = {task.task: task.turns for task in concerned(watch, vitals)}
@@ -152,19 +155,23 @@ def _age(baseline: Baseline, before_us: int) -> None:
         baseline.aged[model] = (total[0] // 2, total[1] // 2) if total[0] > _FORGET else total
 
 
-def error_level(baseline: Baseline, model: str, bad: str, least: int) -> float | None:
-    """The healthy error share of `model`, or of all models but `bad`; None if too few labels tell it.
+def error_level(baseline: Baseline, good: str, bad: str, least: int) -> float | None:
+    """The error share in healthy times; None if too few labels tell it.
 
-    `bad` is a version whose labels must not count; empty: the newest seconds of all models are in doubt.
+    First of `good` (the version that is to serve), then of all versions but `bad`, then of `bad` itself, as it was
+    before the newest seconds. Without a `bad` one the newest seconds of all are in doubt.
     """
-    own = baseline.aged.get(model, (0, 0)) if model != bad else (0, 0)
-    if own[0] >= least:
-        return own[1] / own[0]
-    pool = [pair for name, pair in baseline.aged.items() if name != bad]
-    if bad:
-        pool += [(labels, errors) for _, name, labels, errors in baseline.fresh if name != bad]
-    labels = sum(pair[0] for pair in pool)
-    return sum(pair[1] for pair in pool) / labels if labels >= least else None
+    fresh = [(labels, errors) for _, name, labels, errors in baseline.fresh if bad and name != bad]
+    pools = (
+        [baseline.aged.get(good, (0, 0))] if good != bad else [],
+        [pair for name, pair in baseline.aged.items() if name != bad] + fresh,
+        list(baseline.aged.values()),
+    )
+    for pool in pools:
+        labels = sum(pair[0] for pair in pool)
+        if labels >= least:
+            return sum(pair[1] for pair in pool) / labels
+    return None
 
 
 def probe(back: WayBack, vitals: Vitals, model: str) -> None:

@@ -73,6 +73,10 @@ class Watch(msgspec.Struct, kw_only=True):
     """Serving time at which the effect was first visible; 0: not yet."""
     since_us: int = 0
     """Start of the window."""
+    served_us: int = 0
+    """Serving time of the newest events in it: time without any counts for nothing."""
+    n: int = 0
+    """Events in the newest vitals that it counts."""
     base: dict[str, Tally] = {}
     """Per task, the totals at its start."""
     rival: Tally = msgspec.field(default_factory=Tally)
@@ -188,9 +192,11 @@ class Incident(msgspec.Struct, kw_only=True):
     snapshot: dict[str, Scalar] = {}
     features: dict[str, float] = {}
     before: Tally = msgspec.field(default_factory=Tally)
-    """What was served in the seconds before it was opened."""
+    """What was served just before the present action, by which the guard tells "worse"."""
     backlog: int = 0
+    """What waited then."""
     rate: float = 0.0
+    """Decisions per second when it was opened."""
     error_level: float | None = None
     """Error share before the fault; None: not known."""
     tasks: tuple[str, ...] = ()

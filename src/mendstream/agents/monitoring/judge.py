@@ -82,7 +82,7 @@ class JudgeAgent:
         until = min(now, max(_newest_us(batch.records), 0)) if _behind(batch.records, now) else now
         due = pane_of(until - CLOSE_AFTER_US) - 1
         if not state.ledger.closed:
-            state.ledger.skip_to(due)
+            state.ledger.skip_to(due + 1)
         state.ledger.skip_to(min(due, pane_of(now) - CATCH_UP_PANES))
         for pane in range(state.ledger.closed + 1, due + 1):
             self._close(state, detectors, pane, batch, outputs, now)

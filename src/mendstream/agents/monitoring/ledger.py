@@ -6,7 +6,7 @@ it adds to the one before is added everywhere; so repeats, in any order and afte
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -15,7 +15,10 @@ from mendstream.agents.monitoring.settings import JudgeSettings
 from mendstream.contracts.models import Cards, FeatureReference, ModelCard
 from mendstream.contracts.records import LATENCY_EDGES_MS, PANE_US, Counts
 
-Array = np.ndarray[Any, np.dtype[Any]]
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, np.dtype[Any]]
+else:
+    Array = np.ndarray  # contracts.state reads a field back by isinstance(), which refuses a parameterised type
 BUCKETS = len(LATENCY_EDGES_MS) + 1
 MIDDLE_MS = np.array(
     [

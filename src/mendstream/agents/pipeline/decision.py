@@ -10,6 +10,8 @@ from mendstream import __version__
 from mendstream.agents.panes import PaneTable, Totals, pane_of
 from mendstream.agents.pipeline.columns import columns_of
 from mendstream.agents.pipeline.guard import guarded
+from mendstream.contracts import frame as frames
+from mendstream.contracts import state as states
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, Mode
@@ -41,7 +43,7 @@ class DecisionAgent:
     def step(self, state: DecisionState, batch: Batch, now: int) -> tuple[DecisionState, Outputs]:
         outputs = Outputs(batch.turn)
         before = state.panes.revision
-        for frame in batch.frames:
+        for frame in frames.merged(batch.frames):
             for part, outcomes, error in guarded(frame, lambda f: self._decide(f, batch.config)):
                 if outcomes is None:
                     dead_letter(
@@ -62,7 +64,7 @@ class DecisionAgent:
     def apply(self, state: DecisionState, changes: Any) -> DecisionState:
         revision, touched = changes
         for raw in touched:
-            totals = msgspec.convert(raw, Totals, dec_hook=lambda _, value: value)
+            totals = states.convert(raw, Totals)
             state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
         state.panes.revision = revision
         return state
@@ -79,7 +81,7 @@ class DecisionAgent:
         version = min(part.meta.config, config.version)
         totals = state.panes.at(pane_of(now), part.meta.model, version, arm)
         totals.n += part.rows
-        totals.add_latency((now - part.meta.born_us) / 1000, part.rows)
+        totals.add_latencies((now - part.numbers("born_us")) / 1000)
 
 
 def _records(frame: Frame, outcomes: list[str], config: LiveConfig, now: int) -> bytes:

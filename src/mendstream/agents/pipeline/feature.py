@@ -40,7 +40,7 @@ class FeatureAgent:
     def step(self, state: FeatureState, batch: Batch, now: int) -> tuple[FeatureState, Outputs]:
         outputs = Outputs(batch.turn)
         changes = []
-        for frame in batch.frames:
+        for frame in frames.merged(batch.frames):
             means, change = self._windows(state, frame)
             changes.append(change)
             # The windows ride with their rows, so that a frame that has to be cut keeps them in step.

@@ -13,6 +13,7 @@ from mendstream import __version__
 from mendstream.agents.panes import PaneTable, Totals, pane_of
 from mendstream.agents.pipeline.columns import Rows, writers
 from mendstream.contracts import frame as frames
+from mendstream.contracts import state as states
 from mendstream.contracts.agent import Batch, Line, Outputs, dead_letter
 from mendstream.contracts.frame import FrameMeta
 from mendstream.contracts.ids import partitions_of
@@ -98,7 +99,7 @@ class IngestionAgent:
     def apply(self, state: IngestionState, changes: Any) -> IngestionState:
         revision, touched, accepted = changes
         for raw in touched:
-            totals = msgspec.convert(raw, Totals)
+            totals = states.convert(raw, Totals)
             state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
         state.panes.revision = revision
         self._remember(state, [(key, event_id) for key, event_id in accepted])

@@ -6,12 +6,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from mendstream import __version__
 from mendstream.agents.panes import PaneTable, Totals, pane_of
 from mendstream.agents.pipeline.columns import FrameColumns
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts import frame as frames
+from mendstream.contracts import state as states
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, Mode
@@ -56,7 +58,7 @@ class ModelAgent:
         outputs = Outputs(batch.turn)
         before = state.panes.revision
         scorer = self._scorer(state, batch.config)
-        for frame in batch.frames:
+        for frame in frames.merged(batch.frames):
             for part, made, error in guarded(frame, lambda f: self._predict(f, batch.config, scorer)):
                 if made is None:
                     dead_letter(
@@ -65,7 +67,7 @@ class ModelAgent:
                         value=part.encode(), now=now,
                     )  # fmt: skip
                     continue
-                columns, mode, seconds = made
+                part, (columns, mode, seconds) = self._finite(outputs, part, made, now)
                 self._count(state, part, columns, batch.config, scorer, mode, seconds, now)
                 outputs.frames.append(
                     (Topic.PREDICTIONS, batch.partition, self._frame(part, columns, batch, scorer, mode, now))
@@ -79,7 +81,7 @@ class ModelAgent:
     def apply(self, state: ModelState, changes: Any) -> ModelState:
         revision, touched, state.version, state.digest = changes
         for raw in touched:
-            totals = msgspec.convert(raw, Totals, dec_hook=_array)
+            totals = states.convert(raw, Totals)
             state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
         state.panes.revision = revision
         return state
@@ -117,6 +119,23 @@ class ModelAgent:
             added["matrix"] = matrix
             self.probe_input = matrix[-64:]
         return added, mode, seconds
+
+    def _finite(
+        self, outputs: Outputs, part: Frame, made: tuple[dict[str, Array], Mode, float], now: int
+    ) -> tuple[Frame, tuple[dict[str, Array], Mode, float]]:
+        """Without the rows whose score is no number: a model without an imputer gives such for missing values."""
+        columns, mode, seconds = made
+        good = np.isfinite(columns["score"])
+        if good.all():
+            return part, made
+        for row in np.flatnonzero(~good).tolist():
+            dead_letter(
+                outputs, topic=Topic.FEATURES, partition=part.meta.partition, position=-1, stage=self.name,
+                code_version=__version__, reason=DeadReason.NOT_FINITE, detail="the model's score is not a number",
+                value=part.slice(row, row + 1).encode(), now=now,
+            )  # fmt: skip
+        kept = Frame(part.batch.filter(pa.array(good)), part.meta)
+        return kept, ({name: values[good] for name, values in columns.items()}, mode, seconds)
 
     def _matrix(self, columns: FrameColumns, scorer: Scorer) -> Array:
         matrix = np.empty((len(columns["event_id"]), len(scorer.card.features)), dtype=np.float32)
@@ -195,7 +214,3 @@ def feature_bins(matrix: Array, names: tuple[str, ...], reference: dict[str, Fea
         indices.append(index + offset)
         offset += len(held.counts)
     return np.bincount(np.concatenate(indices), minlength=offset) if indices else None
-
-
-def _array(kind: type, value: Any) -> Any:
-    return value if isinstance(value, kind) else np.asarray(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from mendstream.settings import Settings
 ROWS, BYTES = 10_000, 8 << 20
 """Of one read."""
 _TRIES = 20
+_ordinals = itertools.count(1)
 
 
 @contextmanager
@@ -81,13 +83,13 @@ def turn_knobs(bus: Bus, wish: Wish, reason: str) -> LiveConfig | None:
 
     Others change knobs too: a change that turned out stale is asked for again, on what is there then.
     """
-    for attempt in range(_TRIES):
+    for _ in range(_TRIES):
         config = live_config(bus)
         wanted = wish(config)
         if not wanted:
             return None
         change = ConfigChange(
-            id=person_id(bus, attempt), base_version=config.version, changes=wanted, actor=person(), reason=reason,
+            id=person_id(bus), base_version=config.version, changes=wanted, actor=person(), reason=reason,
             at_us=now_us(), forced=True,
         )  # fmt: skip
         publish(bus, Stream(Topic.CONFIG_UPDATES, 0), [change])
@@ -105,9 +107,9 @@ def person() -> str:
         return f"uid-{os.getuid()}"
 
 
-def person_id(bus: Bus, ordinal: int = 0) -> str:
+def person_id(bus: Bus) -> str:
     """An id for a record of a person: incarnation/task/turn/ordinal, where the task is this very process."""
-    return f"{bus.incarnation}/cli.{person()}.{os.getpid()}/{now_us()}/{ordinal}"
+    return f"{bus.incarnation}/cli.{person()}.{os.getpid()}/{now_us()}/{next(_ordinals)}"
 
 
 def now_us() -> int:

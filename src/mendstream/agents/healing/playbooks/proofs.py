@@ -36,7 +36,7 @@ def missing(watch: Watch, turn: Turn) -> str:
     for owner in current:
         if owner.state is not TaskState.OK or owner.config < watch.config or window.get(owner.task, Tally()).n <= 0:
             return f"{owner.task} has served nothing by it"
-    length = served.until(vitals) - watch.since_us
+    length = watch.served_us - watch.since_us
     if length < params.proof_us:
         return f"{length / SECOND_US:.2f} of {params.proof_us / SECOND_US:.0f} s"
     total = served.whole(window.values())

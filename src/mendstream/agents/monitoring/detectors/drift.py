@@ -53,7 +53,7 @@ class Drift:
         if state.model != look.model:
             state = Beyond(model=look.model)
         ratio = ratios(look, self.min_n)
-        if not ratio.any():
+        if not (look.distances.n >= self.min_n).any():
             return state, ()
         worst = float(ratio.max())
         state.panes = state.panes + 1 if worst > 1.0 else 0

@@ -51,7 +51,11 @@ class Liveness:
         findings = []
         for name, process in watch.processes.items():
             if process.agent in self.watched:
-                finding = self._ill(name, process, watch, now) or self._well(state, name, process, watch, now)
+                finding = self._ill(name, process, watch, now)
+                if finding is not None:
+                    state.well_since_us.pop(name, None)
+                else:
+                    finding = self._well(state, name, process, watch, now)
                 if finding is not None:
                     findings.append(finding)
         state.well_since_us = {name: at for name, at in state.well_since_us.items() if name in watch.processes}

@@ -1,0 +1,272 @@
+"""Real scrapes of real ports: what the turns of each agent show."""
+
+import contextlib
+import socket
+import threading
+import timeit
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from mendstream.adapters.metrics import METRICS, Meter
+from mendstream.contracts.agent import Outputs
+from mendstream.contracts.records import AlertState, Status, VerdictKind
+from tests.unit.metrics import given
+from tests.unit.metrics.given import outputs
+
+
+def samples(text: str) -> dict[tuple, float]:
+    """(name, label values in the order of the label names) -> value"""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def base() -> int:
+    return given.free_base()
+
+
+@pytest.fixture
+def meter_of(base):
+    with contextlib.ExitStack() as stack:
+
+        def make(role: str, partitions: int = 1, replica: int = 0) -> Meter:
+            meter = Meter(given.settings(base), given.role(role), partitions, replica)
+            stack.callback(meter.close)
+            return meter
+
+        yield make
+
+
+@pytest.mark.parametrize(
+    ("role", "offset", "label"),
+    [
+        ("ingestion", 0, "ingestion"), ("feature", 1, "feature"), ("model", 2, "model"), ("decision", 3, "decision"),
+        ("judge", 4, "monitoring"), ("healing", 5, "healing"), ("policy", 6, "policy"),
+    ],
+)  # fmt: skip
+def test_each_agent_serves_the_three_names_of_the_brief_on_its_own_port(meter_of, base, role, offset, label):
+    meter = meter_of(role)
+    meter.turn(role, 40, 0.25, outputs(dead=[given.dead_letter(0), given.dead_letter(1)]))
+    found = samples(given.scrape(base + offset))
+    assert meter.ports == {role: base + offset}
+    assert found["events_processed_total", label] == 40
+    assert found["errors_total", label] == 2
+    assert found["processing_latency_seconds_count", label] == 1
+    assert found["processing_latency_seconds_sum", label] == 0.25
+    assert found["processing_latency_seconds_bucket", label, "0.2"] == 0
+    assert found["processing_latency_seconds_bucket", label, "0.3"] == 1
+
+
+@pytest.mark.parametrize(("partitions", "offsets"), [(1, [0, 1, 2, 3]), (2, [1, 2, 3])])
+def test_a_fused_process_serves_each_of_its_agents_on_that_agents_port(meter_of, base, partitions, offsets):
+    meter = meter_of("fused", partitions)
+    meter.turn("model", 10, 0.01, outputs())
+    meter.turn("decision", 7, 0.01, outputs())
+    assert sorted(meter.ports.values()) == [base + n for n in offsets]
+    assert samples(given.scrape(base + 1))["events_processed_total", "feature"] == 0
+    model = samples(given.scrape(base + 2))
+    assert model["events_processed_total", "model"] == 10
+    assert ("events_processed_total", "decision") not in model
+    assert samples(given.scrape(base + 3))["events_processed_total", "decision"] == 7
+
+
+def test_counters_of_closed_labels_stand_at_zero_from_the_start(meter_of, base):
+    meter_of("judge"), meter_of("healing"), meter_of("policy")
+    monitoring, healing, policy = (samples(given.scrape(base + n)) for n in (4, 5, 6))
+    assert monitoring["mendstream_alerts_total", "AGENT_DOWN"] == 0
+    assert healing["mendstream_incidents_total", "DATA_DRIFT"] == 0
+    assert healing["mendstream_actions_total", "RESTART", "FAIL"] == 0
+    assert healing["mendstream_incident_resolution_seconds_count", "PERF_DROP"] == 0
+    assert policy["mendstream_verdicts_total", "DENIED"] == 0
+    assert policy["errors_total", "policy"] == 0
+
+
+def test_no_event_latency_is_claimed_before_an_event_was_seen(meter_of, base):
+    meter = meter_of("judge")
+    assert 'event_latency_seconds{quantile="0.95"} NaN' in given.scrape(base + 4)
+    meter.turn("judge", 0, 0.001, outputs(given.vitals()))
+    assert samples(given.scrape(base + 4))["mendstream_event_latency_seconds", "0.95"] == 0.45
+    meter.turn("judge", 0, 0.001, outputs(given.vitals(n=0, p50_ms=0.0, p95_ms=0.0)))
+    assert 'event_latency_seconds{quantile="0.95"} NaN' in given.scrape(base + 4)
+
+
+def test_vitals_show_latency_lag_mode_accuracy_and_drift(meter_of, base):
+    meter = meter_of("judge")
+    seen = given.vitals(
+        mode="SAFE_MODE",
+        tasks=(given.task("model/0", 3), given.task("decision/0", 0)),
+        drift=(given.drift("age", 0.31),),
+    )
+    meter.turn("judge", 0, 0.001, outputs(seen))
+    found = samples(given.scrape(base + 4))
+    assert found["mendstream_event_latency_seconds", "0.5"] == 0.002
+    assert found["mendstream_consumer_lag_records", "model/0"] == 3
+    assert found["mendstream_mode",] == 1
+    assert found["mendstream_model_accuracy_ratio", "v1"] == 0.82
+    assert found["mendstream_feature_drift_score", "age"] == 0.31
+    meter.turn("judge", 0, 0.001, outputs(given.vitals()))
+    assert samples(given.scrape(base + 4))["mendstream_mode",] == 0
+
+
+def test_only_the_newest_model_version_has_an_accuracy(meter_of, base):
+    meter = meter_of("judge")
+    for version in range(200):
+        meter.turn("judge", 0, 0.001, outputs(given.vitals(model=f"v{version}", accuracy=version / 200)))
+    kept = {key: v for key, v in samples(given.scrape(base + 4)).items() if "accuracy" in key[0]}
+    assert kept == {("mendstream_model_accuracy_ratio", "v199"): 0.995}
+    meter.turn("judge", 0, 0.001, outputs(given.vitals(model="v200", accuracy=None)))
+    assert not [key for key in samples(given.scrape(base + 4)) if "accuracy" in key[0]]
+
+
+def test_labels_are_bounded_however_many_features_tasks_and_incidents_pass(meter_of, base):
+    judge, healing = meter_of("judge"), meter_of("healing")
+    for round_ in range(5):
+        rows = tuple(given.drift(f"f{round_}-{n}", 0.1) for n in range(120))
+        judge.turn("judge", 0, 0.001, outputs(given.vitals(drift=rows)))
+    for n in range(500):
+        steps = [
+            given.step("detection", Status.OPEN, incident=f"inc-{n}"),
+            given.step("verification", Status.RESOLVED, incident=f"inc-{n}", row=given.row("SUCCESS", f"act-{n}")),
+            given.step("memory", Status.RESOLVED, incident=f"inc-{n}", mttr=4.0, ended=True),
+        ]
+        healing.turn("healing", 0, 0.001, outputs(*steps))
+    features = [key for key in samples(given.scrape(base + 4)) if key[0] == "mendstream_feature_drift_score"]
+    found = samples(given.scrape(base + 5))
+    assert len(features) == 50
+    assert {key[1][:3] for key in features} == {"f4-"}
+    assert found["mendstream_incidents_total", "PERF_DROP"] == 500
+    assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 500
+    assert len(found) < 140
+
+
+def test_an_incident_is_counted_once_open_until_it_ends_and_its_time_taken_with_its_memory(meter_of, base):
+    meter = meter_of("healing")
+    meter.turn("healing", 0, 0.001, outputs(given.step("detection", Status.OPEN)))
+    meter.turn("healing", 0, 0.001, outputs(given.step("logging", Status.OPEN)))
+    meter.turn("healing", 0, 0.001, outputs(given.step("execution", Status.MITIGATING, row=given.row(None))))
+    found = samples(given.scrape(base + 5))
+    assert (found["mendstream_incidents_total", "PERF_DROP"], found["mendstream_incidents_open",]) == (1, 1)
+    assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 0
+
+    ending = [
+        given.step("verification", Status.RESOLVED, row=given.row("SUCCESS")),
+        given.step("memory", Status.RESOLVED, mttr=4.0, ended=True),
+        given.step("verification", Status.RESOLVED, row=given.row("SUCCESS")),  # its way back from SAFE_MODE
+        given.step("memory", Status.RESOLVED),
+    ]
+    meter.turn("healing", 0, 0.001, outputs(*ending))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_incidents_open",] == 0
+    assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 1
+    assert found["mendstream_incident_resolution_seconds_count", "PERF_DROP"] == 1
+    assert found["mendstream_incident_resolution_seconds_sum", "PERF_DROP"] == 4
+
+
+def test_an_incident_that_failed_has_no_time_of_resolution(meter_of, base):
+    meter = meter_of("healing")
+    steps = [
+        given.step("detection", Status.OPEN),
+        given.step("verification", Status.FAILED),
+        given.step("memory", Status.FAILED, ended=True),
+    ]
+    meter.turn("healing", 0, 0.001, outputs(*steps))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_incidents_open",] == 0
+    assert found["mendstream_incident_resolution_seconds_count", "PERF_DROP"] == 0
+
+
+def test_alerts_are_counted_when_they_begin_and_verdicts_by_kind(meter_of, base):
+    judge, policy = meter_of("judge"), meter_of("policy")
+    judge.turn("judge", 0, 0.001, outputs(given.alert(AlertState.FIRING), given.alert(AlertState.RESOLVED)))
+    policy.turn("policy", 0, 0.001, outputs(given.verdict(VerdictKind.DENIED), given.verdict(VerdictKind.DENIED)))
+    assert samples(given.scrape(base + 4))["mendstream_alerts_total", "LATENCY_SLO_BREACH"] == 1
+    assert samples(given.scrape(base + 6))["mendstream_verdicts_total", "DENIED"] == 2
+
+
+def test_a_taken_port_costs_a_warning_and_nothing_else(meter_of, base):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", base + 1))
+        other.listen()
+        with capture_logs() as lines:
+            meter = meter_of("fused")
+        meter.turn("feature", 10, 0.01, outputs())
+        meter.turn("model", 10, 0.01, outputs())
+        assert list(meter.ports) == ["ingestion", "model", "decision"]
+        assert samples(given.scrape(base + 2))["events_processed_total", "model"] == 10
+    (line,) = lines
+    assert line["log_level"] == "warning"
+    assert (line["agent"], line["host"], line["port"]) == ("feature", "127.0.0.1", base + 1)
+    assert f"cannot listen on 127.0.0.1:{base + 1}" in line["event"]
+    assert "set metrics.base_port" in line["hint"]
+
+
+def test_a_second_replica_on_the_machine_runs_without_a_port_of_its_own(meter_of, base):
+    first = meter_of("model")
+    with capture_logs() as lines:
+        second = meter_of("model", 2, replica=1)
+    first.turn("model", 1, 0.01, outputs())
+    second.turn("model", 5, 0.01, outputs())
+    assert second.ports == {}
+    assert samples(given.scrape(base + 2))["events_processed_total", "model"] == 1
+    assert "replicas on one machine" in lines[0]["hint"]
+
+
+def test_a_host_that_is_not_ours_costs_a_warning_only(base):
+    with capture_logs() as lines:
+        meter = Meter(given.Metrics(base_port=base, host="192.0.2.1"), given.role("model"), 1, 0)
+    assert meter.ports == {}
+    assert "metrics.host" in lines[0]["hint"]
+    meter.close()
+
+
+def test_a_closed_meter_frees_its_ports_at_once_and_may_be_closed_again(meter_of, base):
+    meter = meter_of("fused")
+    given.scrape(base)
+    meter.close()
+    meter.close()
+    assert "metrics" not in {thread.name for thread in threading.enumerate()}
+    assert list(meter_of("fused").ports.values()) == [base, base + 1, base + 2, base + 3]
+
+
+def test_a_client_that_says_nothing_or_hangs_up_does_not_keep_others_from_scraping(meter_of, base):
+    meter_of("model")
+    with socket.create_connection(("127.0.0.1", base + 2)), capture_logs() as lines:
+        with socket.create_connection(("127.0.0.1", base + 2)) as rude:
+            rude.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert "events_processed_total" in given.scrape(base + 2)
+    assert lines == []
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+def test_there_are_no_created_series_in_either_format(meter_of, base, accept):
+    meter_of("healing")
+    text = given.scrape(base + 5, accept)
+    assert "events_processed_total" in text
+    assert "_created" not in text
+
+
+def test_a_role_without_a_port_serves_nothing(meter_of):
+    assert meter_of("joiner").ports == {}
+
+
+def test_a_turn_costs_some_microseconds(meter_of):
+    meter = meter_of("model")
+    out = Outputs("t")
+    best = min(timeit.repeat(lambda: meter.turn("model", 512, 0.004, out), number=2000, repeat=15)) / 2000
+    print(f"Meter.turn: {best * 1e6:.2f} us")
+    assert best < 5e-6
+
+
+def test_every_metric_of_the_table_is_served_by_its_agents_and_by_no_other(meter_of, base):
+    meters = {role: meter_of(role) for role in ("fused", "judge", "healing", "policy")}
+    everything = given.vitals(tasks=(given.task("model/0", 1),), drift=(given.drift("age", 0.1),))
+    meters["judge"].turn("judge", 0, 0.001, outputs(everything))
+    agents = ("ingestion", "feature", "model", "decision", "monitoring", "healing", "policy")
+    for offset, agent in enumerate(agents):
+        families = {family.name for family in text_string_to_metric_families(given.scrape(base + offset))}
+        assert families == {metric.name.removesuffix("_total") for metric in METRICS if agent in metric.agents}
