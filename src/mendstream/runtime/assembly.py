@@ -52,6 +52,10 @@ def load_pipeline(settings: Settings) -> Pipeline:
     return found
 
 
+REGISTER_AFTER_S = 20.0
+"""MLflow's first contact stays clear of a retraining and of the proof that follows it."""
+
+
 # --- one process ---------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +215,7 @@ class Parts:
                 false_alarm_s=s.monitoring.arl_hours * 3600,
                 season_us=int(s.monitoring.season_s * 1e6),
                 drift_min_n=s.monitoring.season_events,
+                pressure_rows=min(2000, s.bus.max_backlog),
                 label_ttl_us=s.monitoring.label_ttl_s * 1_000_000,
                 pipeline=tasks_of(partitions=s.run.partitions),
             ),
@@ -262,18 +267,28 @@ class Parts:
 
             init_db(store_url(self.settings))
             return Recorder(self.bus, store_url(self.settings))
+        return self._trainer()
+
+    def _trainer(self) -> Sink:
+        from mendstream.adapters.models.registrar import Background, LiveModel, Registrar
         from mendstream.adapters.models.registry import Registry
         from mendstream.adapters.models.trainer import Trainer
 
         uri = mlflow_uri(self.settings) if self.settings.models.mlflow_uri else ""
-        return Trainer(
+        registry = Registry(data_dir(self.settings), uri=uri, name=self.pipeline.name)
+        live = LiveModel(self.bus).version
+        Background(
+            Registrar(registry, Catalogue(self.catalogue.directory), self.clock, live, quiet_s=REGISTER_AFTER_S)
+        ).start()
+        trainer = Trainer(
             self.bus,
             self.catalogue,
             self.clock,
             partitions=self.settings.run.partitions,
-            registry=Registry(data_dir(self.settings), uri=uri, name=self.pipeline.name),
             seed=self.settings.run.seed,
         )
+        trainer.warm()
+        return trainer
 
     def close(self) -> None:
         if self.sink is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 _NOISE_S = 0.05
 """Steps differ by so much on a busy machine for no reason."""
 _STRIDE = 4

@@ -56,6 +56,8 @@ UNANSWERED_US = 15_000_000
 """A pipeline process whose end nobody answered for so long is started by the supervisor itself."""
 START_US = 20_000_000
 """How long a process may take to its first beat."""
+TRAINER_AFTER_US = 5_000_000
+"""A resident trainer's imports (seconds of CPU) wait until the house serves and watches."""
 BACKOFF_US = (200_000, 30_000_000)
 INTENSITY = (5, 60_000_000)
 """So many restarts of a control process in so many microseconds, then the house stops: something is badly wrong."""
@@ -118,7 +120,10 @@ class House:
             self._children[place.process] = Child(place)
         self._assign()
         for child in self._children.values():
-            self._start(child)
+            if child.place.role == "trainer":
+                child.start_at_us = self.clock.now_us() + TRAINER_AFTER_US
+            else:
+                self._start(child)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -306,7 +311,7 @@ class House:
 
     def _wake_trainer(self) -> None:
         child = self._children.setdefault("trainer-0", Child(Place("trainer")))
-        if not child.alive and child.start_at_us is None:
+        if not child.alive:
             self._start(child)
 
     def _restart(self, command: Command) -> CommandResult:

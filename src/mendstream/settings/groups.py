@@ -114,7 +114,7 @@ class Monitoring(Group, frozen=True):
     ] = 120
     arl_hours: Annotated[
         float, about("Mean time between false alarms of one detector on calm data.", "hours", gt=0, le=1_000_000)
-    ] = 1000.0
+    ] = 24.0
 
 
 class Healing(Group, frozen=True):

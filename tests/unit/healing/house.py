@@ -109,9 +109,7 @@ class House:
             ),
         )  # fmt: skip
         tasks = tuple(
-            msgspec.structs.replace(
-                held, config=self.config.version, turns=held.turns + (held.state is TaskState.OK)
-            )
+            msgspec.structs.replace(held, config=self.config.version, turns=held.turns + (held.state is TaskState.OK))
             for held in self.tasks.values()
         )
         self.tasks = {held.task: held for held in tasks}
@@ -136,9 +134,7 @@ class House:
         for change in changes:
             self.config, _ = knobs.fold(self.config, change)
         self.turns += 1
-        batch = Batch(
-            turn=f"i/healing/0/{self.turns}", partition=0, config=self.config, records=[*records, *changes]
-        )
+        batch = Batch(turn=f"i/healing/0/{self.turns}", partition=0, config=self.config, records=[*records, *changes])
         before = plain.encode(self.state)
         state, outputs = self.agent.step(plain.decode(before, HealingState), batch, self.now)
         again, repeated = self.agent.step(plain.decode(before, HealingState), batch, self.now)
@@ -200,7 +196,8 @@ class House:
     def alert(self, kind, subject="model", *, id_="a1", state=AlertState.FIRING, value=0.9, limit=0.05, **evidence):
         return Alert(
             id=f"{id_}/{state}", alert_id=id_, kind=AlertKind(kind), subject=subject, state=state, detector="test",
-            statistic="statistic", value=float(value), limit=float(limit), n=300, window_us=(self.now - SECOND, self.now),
+            statistic="statistic", value=float(value), limit=float(limit), n=300,
+            window_us=(self.now - SECOND, self.now),
             at_us=self.now, evidence=evidence,
         )  # fmt: skip
 

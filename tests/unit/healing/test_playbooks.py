@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.healing.house import SECOND, House
 
 from mendstream.agents.healing.playbooks import PLAYBOOKS, WAY_BACK
 from mendstream.contracts.knobs import Mode
 from mendstream.contracts.records import ActionKind, AlertKind, AlertState, Status, TaskState
-from tests.unit.healing.house import SECOND, House
 
 
 def slow_model(house, **kwargs):

@@ -91,8 +91,8 @@ def drift(feature: str, psi: float) -> DriftVital:
 
 def alert(state: AlertState) -> Alert:
     return Alert(
-        id="a/1", alert_id="a/1", kind=AlertKind.LATENCY_SLO_BREACH, subject="pipeline", state=state, detector="latency",
-        statistic="p95_ms", value=450.0, limit=300.0, n=125, window_us=(NOW - 1, NOW), at_us=NOW,
+        id="a/1", alert_id="a/1", kind=AlertKind.LATENCY_SLO_BREACH, subject="pipeline", state=state,
+        detector="latency", statistic="p95_ms", value=450.0, limit=300.0, n=125, window_us=(NOW - 1, NOW), at_us=NOW,
     )  # fmt: skip
 
 

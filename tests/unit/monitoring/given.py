@@ -65,8 +65,8 @@ class Shelf:
         return self.cards.get(version)
 
 
-def hist(ms, n, size=len(LATENCY_EDGES_MS) + 1):
-    counts = [0] * size
+def hist(ms, n):
+    counts = [0] * (len(LATENCY_EDGES_MS) + 1)
     counts[int(np.searchsorted(LATENCY_EDGES_MS, ms, side="left"))] = n
     return tuple(counts)
 

@@ -126,10 +126,17 @@ def test_accuracy_stays_silent_for_ten_minutes_of_a_healthy_stream_of_good_and_b
 
 def test_accuracy_is_back_when_enough_labels_are_good_again():
     dice = np.random.default_rng(3)
-    stream = errors_of(dice, [0.40] * 8 + [0.08] * 8)
+    stream = errors_of(dice, [0.40] * 8 + [0.08] * 10)
     said = told(Accuracy(), accuracy_views(stream, card()))
     assert said.count(False) == 1
-    assert said.index(False) - 8 in (2, 3, 4), "300 labels are 2.4 panes"
+    assert said.index(False) - 8 in (6, 7, 8), "800 labels are 6.4 panes"
+
+
+def test_accuracy_does_not_flap_while_the_model_stays_bad():
+    stream = errors_of(np.random.default_rng(4), [0.20] * 600)
+    said = told(Accuracy(), accuracy_views(stream, card(error_level=0.11)))
+    assert False not in said
+    assert said[-1] is True
 
 
 def test_a_model_that_is_not_live_any_more_is_not_accused():
@@ -235,6 +242,17 @@ def test_a_stage_that_waits_for_a_later_one_is_not_to_blame():
         held_up = [pulse(f"{s}-0", T0, turns=7, backlog=3000) for s in ("ingestion", "feature", "model")]
         said = alive.after(0.25, *held_up, pulse("decision-0", T0, turns=7, backlog=10))
     assert [name for name, (firing, _) in said.items() if firing] == ["decision-0"]
+
+
+def test_ingestion_waits_for_the_slowest_partition():
+    alive = Alive()
+    for i in range(20):
+        said = alive.after(
+            0.25,
+            pulse("ingestion-0", T0, turns=7, backlog=10),
+            pulse("feature-1", T0, turns=i, backlog=5000, tasks=["feature/1"]),
+        )
+    assert not any(firing for firing, _ in said.values())
 
 
 def test_a_process_that_was_stopped_and_goes_on_must_be_well_for_a_second():

@@ -96,7 +96,8 @@ revisions = st.builds(
         decided(P0 + pane, n, slow=n // 3, revision=r, task=task)
         for r, n in enumerate(np.cumsum(steps).tolist(), start=1)
     ],
-    st.integers(0, 5), st.lists(st.integers(1, 50), min_size=1, max_size=4), st.sampled_from(["decision/0", "decision/1"]),
+    st.integers(0, 5), st.lists(st.integers(1, 50), min_size=1, max_size=4),
+    st.sampled_from(["decision/0", "decision/1"]),
 )  # fmt: skip
 labelled = st.builds(
     lambda pane, steps: [

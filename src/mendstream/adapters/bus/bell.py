@@ -10,12 +10,16 @@ import errno
 import os
 import re
 import select
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mendstream.contracts.topics import Stream
 
 _RING = b"\0"
+_SETTLED_NS = 100_000_000
+"""A folder's time of change may be as coarse as some milliseconds: within this, it does not tell two changes apart."""
 
 
 def _folder(root: Path, stream: Stream) -> Path:
@@ -68,21 +72,23 @@ class FifoBell:
 
 
 class Ringer:
-    """The writers' side: knows who listens to what, and keeps their FIFOs open."""
+    """The writers' side: knows who listens to what, and keeps their FIFOs open. Safe for use by several threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._listeners: dict[Stream, tuple[int, tuple[Path, ...]]] = {}
         self._fds: dict[str, int] = {}
+        self._ringing = threading.Lock()
 
     def ring(self, streams: Iterable[Stream]) -> None:
         """Wake everybody who listens to one of `streams`."""
         rung: set[str] = set()
-        for stream in streams:
-            for link in self._who(stream):
-                if link.name not in rung:
-                    rung.add(link.name)
-                    self._ring_one(link)
+        with self._ringing:
+            for stream in streams:
+                for link in self._who(stream):
+                    if link.name not in rung:
+                        rung.add(link.name)
+                        self._ring_one(link)
 
     def _who(self, stream: Stream) -> tuple[Path, ...]:
         folder = _folder(self._root, stream)
@@ -92,7 +98,8 @@ class Ringer:
             return ()
         known = self._listeners.get(stream)
         if known is None or known[0] != changed:
-            known = (changed, tuple(folder.iterdir()))
+            settled = time.time_ns() - changed > _SETTLED_NS
+            known = (changed if settled else -1, tuple(folder.iterdir()))
             self._listeners[stream] = known
         return known[1]
 
@@ -110,9 +117,11 @@ class Ringer:
                 raise
             if fd is not None:
                 os.close(self._fds.pop(link.name))
+            (self._root / link.name).unlink(missing_ok=True)
             link.unlink(missing_ok=True)
 
     def close(self) -> None:
-        for fd in self._fds.values():
-            os.close(fd)
-        self._fds.clear()
+        with self._ringing:
+            for fd in self._fds.values():
+                os.close(fd)
+            self._fds.clear()

@@ -74,6 +74,8 @@ class _Env:
                 f"cannot open the log {path}: {error}",
                 hint="does the directory exist, is it writable, on a local disk? `mendstream doctor` looks closer",
             ) from error
+        # A process that was killed while it read would pin the pages that it saw, and the log could only grow.
+        self.env.reader_check()
         create = not readonly
         self.log = self.env.open_db(b"log", create=create)
         self.ends = self.env.open_db(b"ends", create=create)
@@ -84,6 +86,7 @@ class _Env:
 
 def create(root: Path, *, incarnation: str, map_bytes: int) -> str:
     """Make the two environments if they are missing; returns the log's incarnation (`incarnation` if it is new)."""
+    version = b"0"
     for wing in Wing:
         try:
             (root / wing.value).mkdir(parents=True, exist_ok=True)
@@ -99,14 +102,18 @@ def create(root: Path, *, incarnation: str, map_bytes: int) -> str:
                 txn.put(b"format", str(_FORMAT).encode())
             else:
                 incarnation = bytes(held).decode()
-                version = int(txn.get(b"format", b"0"))
-                if version > _FORMAT:
-                    raise DataDirError(
-                        f"{root} was written by a newer mendstream (format {version}, this one reads {_FORMAT})",
-                        hint="upgrade mendstream, or choose another directory with --data DIR",
-                    )
+                version = max(version, bytes(txn.get(b"format", b"0")))
         env.env.close()
+    _check_format(root, version)
     return incarnation
+
+
+def _check_format(root: Path, version: bytes) -> None:
+    if int(version) > _FORMAT:
+        raise DataDirError(
+            f"{root} was written by a newer mendstream (format {int(version)}, this one reads {_FORMAT})",
+            hint="upgrade mendstream, or choose another directory with --data DIR",
+        )
 
 
 class LmdbBus:
@@ -148,6 +155,12 @@ class LmdbBus:
         """Streams that grew since the last look at what may go."""
         with self._envs[Wing.CONTROL].env.begin(db=self._envs[Wing.CONTROL].meta) as txn:
             self._incarnation = bytes(txn.get(b"incarnation", b"")).decode()
+            version = bytes(txn.get(b"format", b"0"))
+        try:
+            _check_format(root, version)
+        except DataDirError:
+            self.close()
+            raise
 
     @property
     def incarnation(self) -> str:
@@ -293,13 +306,7 @@ class LmdbBus:
             return ends
         oldest = self._clock.now_us() - spec.retention_s * 1_000_000
         needed = min(
-            (
-                _decode_task(row).positions.get(str(stream), 0)
-                for reader in spec.readers
-                if reader in _PIPELINE
-                and (row := txn.get(f"{reader}/{stream.partition}".encode(), db=self._mine.tasks)) is not None
-            ),
-            default=ends.end,
+            (self._read_to(txn, reader, stream) for reader in spec.readers if reader in _PIPELINE), default=ends.end
         )
         first, size = ends.first, ends.bytes
         for _, (key, value) in zip(
@@ -314,13 +321,19 @@ class LmdbBus:
             first, size = first + rows, size - len(value)
         return _Ends(first, ends.end, size)
 
+    def _read_to(self, txn: Any, reader: str, stream: Stream) -> Position:
+        """How far a pipeline stage has come; one that was never started still has to read all of it."""
+        row = txn.get(f"{reader}/{stream.partition}".encode(), db=self._mine.tasks)
+        return 0 if row is None else _decode_task(row).positions.get(str(stream), 0)
+
     @contextlib.contextmanager
     def _write(self) -> Iterator[Any]:
         if self._readonly:
             raise CouldNot("this log is open for reading only")
         with self._writing:
             try:
-                with self._mine.env.begin(write=True) as txn, self._watch.held():
+                with self._watch.held() as taken, self._mine.env.begin(write=True) as txn:
+                    taken()
                     yield txn
             except (lmdb.MapFullError, lmdb.DiskError) as error:
                 raise _full(self._root, error) from error

@@ -6,7 +6,7 @@ import contextlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Holder(NamedTuple):
 
 
 class LockWatch:
-    """One file a write lock. The holder writes itself in once it has the lock, and out before it gives it back."""
+    """One file a write lock. The holder writes itself in once it has the lock, and out once it has given it back."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,12 +36,17 @@ class LockWatch:
         self._pid = os.getpid()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        _SLOT.pack_into(self._map, 0, self._pid, self._clock.now_us())
+    def held(self) -> Iterator[Callable[[], None]]:
+        """Around the lock, its commit included, for that may take longest. Call what it gives once the lock is there."""
         try:
-            yield
+            yield self._taken
         finally:
-            _SLOT.pack_into(self._map, 0, 0, 0)
+            # Whoever has the lock by now has written itself in.
+            if _SLOT.unpack_from(self._map, 0)[0] == self._pid:
+                _SLOT.pack_into(self._map, 0, 0, 0)
+
+    def _taken(self) -> None:
+        _SLOT.pack_into(self._map, 0, self._pid, self._clock.now_us())
 
     def holder(self) -> Holder | None:
         pid, since = _SLOT.unpack_from(self._map, 0)

@@ -48,7 +48,10 @@ class Server:
 
     def add(self, host: str, port: int, registry: CollectorRegistry) -> None:
         """Take a port; raises OSError if it cannot be had. Before `start`."""
-        self._ports.append(_Port(host, port, registry))
+        try:
+            self._ports.append(_Port(host, port, registry))
+        except UnicodeError as error:
+            raise OSError(f"{host!r} is no host name") from error
 
     def start(self) -> None:
         if self._ports:

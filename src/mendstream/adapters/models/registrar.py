@@ -5,6 +5,9 @@ A version is known to MLflow when its card has a run id, so what is still to be 
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 
 import structlog
@@ -136,3 +139,23 @@ class Registrar:
 
     def _wait(self, seconds: float) -> None:
         self._due_us = self._clock.now_us() + int(seconds * 1e6)
+
+
+class Background(threading.Thread):
+    """A registrar beside the trainer: MLflow's first contact takes seconds, and no retraining may wait for it."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        super().__init__(name="registrar", daemon=True)
+        self._registrar = registrar
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # a thread of its own there
+        while not self._ended.wait(_LOOK_EVERY_S):
+            while self._registrar.pump() and not self._ended.is_set():
+                pass
+
+    def stop(self) -> None:
+        """Asks it to end; what it is in the middle of is done again at the next start."""
+        self._ended.set()

@@ -162,8 +162,7 @@ def adopt_orphans(turn: Turn) -> None:
     for alert_id, (due_us, alert) in list(state.orphans.items()):
         if turn.now >= due_us:
             del state.orphans[alert_id]
-            if not _about_old_data(turn, alert):
-                open_incident(turn, alert)
+            fold_alert(turn, alert)
 
 
 def open_incident(turn: Turn, alert: Alert) -> Incident:

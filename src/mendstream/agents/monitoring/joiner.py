@@ -147,9 +147,10 @@ class JoinerAgent:
         for served_us, model, config, arm, shadow, ids, entries in served:
             group = Group(served_us, model, config, arm, shadow)
             self._take_predictions(state, group, ids, entries, tally, now)
-        for label in labels:
-            event_id, key, value, at_us, mark, doubtful = label
-            self._take_label(state, Held(event_id, key, value, at_us, mark, doubtful, now), tally, now)
+        for event_id, key, value, at_us, mark, doubtful in labels:
+            name = _find(state.pending, event_id, mark)
+            if name is None or not self._answer(state, name, value, tally, now):
+                _hold(state.held, Held(event_id, key, value, at_us, mark, doubtful, now))
         _count(state, tally)
         unknown = self._unknown(state, now)
         swept = self._sweep(state, now)
@@ -174,16 +175,6 @@ class JoinerAgent:
                     self._answer(state, name, held.label, tally, now)
         else:
             pending.update(zip(ids, [base | entry for entry in entries], strict=True))
-
-    def _take_label(self, state: JoinerState, label: Held, tally: dict[int, list[int]], now: int) -> None:
-        name = _find(state.pending, label.event_id, label.mark)
-        if name is not None and self._answer(state, name, label.label, tally, now):
-            return
-        name = label.event_id
-        held = state.held.get(name)
-        if held is not None and held.mark != label.mark:
-            name = f"{label.event_id}\x1f{label.mark}"
-        state.held.setdefault(name, label)
 
     def _answer(self, state: JoinerState, name: str, label: float, tally: dict[int, list[int]], now: int) -> bool:
         """Count the label once; False if its pane can no longer change."""
@@ -300,6 +291,13 @@ def _find(pending: dict[str, int], event_id: str, mark: int) -> str | None:
         return event_id
     name = f"{event_id}\x1f{mark}"
     return name if name in pending else None
+
+
+def _hold(held: dict[str, Held], label: Held) -> None:
+    """Let a label wait; the first one of an event counts."""
+    first = held.setdefault(label.event_id, label)
+    if first.mark != label.mark:
+        held.setdefault(f"{label.event_id}\x1f{label.mark}", label)
 
 
 def _take_held(held: dict[str, Held], event_id: str, mark: int) -> Held | None:

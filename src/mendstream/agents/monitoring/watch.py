@@ -128,9 +128,14 @@ class Watch(msgspec.Struct):
         )
 
     def explained(self, task: str, stall_us: int, pressure_rows: int) -> bool:
-        """Whether a later stage of the same partition holds this one up."""
+        """Whether a later stage of the same partition (of any, for ingestion, which feeds all) holds this one up."""
         agent, _, partition = task.partition("/")
         if agent not in STAGES:
             return False
-        later = (self.tasks.get(f"{stage}/{partition}") for stage in STAGES[STAGES.index(agent) + 1 :])
-        return any(t is not None and (t.backlog >= pressure_rows or self.stall_us(t) >= stall_us // 2) for t in later)
+        after = STAGES[STAGES.index(agent) + 1 :]
+        for name, other in self.tasks.items():
+            stage, _, at = name.partition("/")
+            behind = stage in after and (at == partition or agent == "ingestion")
+            if behind and (other.backlog >= pressure_rows or self.stall_us(other) >= stall_us // 2):
+                return True
+        return False

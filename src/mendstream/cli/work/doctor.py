@@ -92,6 +92,8 @@ def _asked(check: str, call: Callable[[], str | None], well: str = "") -> Sign:
         return Sign(check, "ok", call() or well)
     except MendstreamError as error:
         return _failed(check, error)
+    except OSError as error:
+        return Sign(check, "fail", str(error), "mend its place or its rights")
 
 
 def _failed(check: str, error: MendstreamError) -> Sign:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,13 +16,10 @@ from mendstream.agents.pipeline.columns import writers
 from mendstream.cli.work.findings import Finding
 from mendstream.cli.work.sample import made_up_events, read_events
 from mendstream.contracts.errors import UsageError
-from mendstream.contracts.frame import HEAD
 from mendstream.contracts.pipeline import Array, Columns, Event, Pipeline
 
 ROWS = 6
 THRESHOLD = 0.5
-_TAKEN = (*HEAD, "score", "shadow_score", "matrix")
-"""Columns of the frames that features would hide."""
 T = TypeVar("T")
 
 
@@ -47,7 +45,7 @@ def try_pipeline(pipeline: Pipeline, events: Path | None) -> Trial:
         return Trial([Finding("event", str(error), error.hint)], None)
     except msgspec.ValidationError as error:
         return Trial([Finding("event", f"no events can be made up: {error}", "give some with --events FILE")], None)
-    findings = list(_names(pipeline))
+    findings: list[Finding] = []
     tried: dict[int, Tried] = {}
     for size in dict.fromkeys((len(rows), 1, 0)):
         made = _try(pipeline, write, rows[:size])
@@ -62,14 +60,6 @@ def try_pipeline(pipeline: Pipeline, events: Path | None) -> Trial:
     if not findings:
         findings += _alone(pipeline, write, rows, whole)
     return Trial(findings, tuple(whole.features))
-
-
-def _names(pipeline: Pipeline) -> Iterator[Finding]:
-    """Event fields that would be lost behind a frame's own columns."""
-    roles = {"event_id": pipeline.id, "key": pipeline.key, "event_time_us": None}
-    for field in msgspec.structs.fields(pipeline.event):
-        if field.name in roles and roles[field.name] != field.name:
-            yield Finding("event", f"the field {field.name} is hidden by the frame's own", "give it another name")
 
 
 def _try(pipeline: Pipeline, write: Mapping[str, Callable[..., Any]], rows: list[Event]) -> Tried | Finding:
@@ -97,7 +87,7 @@ def _try(pipeline: Pipeline, write: Mapping[str, Callable[..., Any]], rows: list
 
 def _called(name: str, size: str, call: Callable[[], T]) -> T | Finding:
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             return call()
     except UsageError as error:
         return Finding(name, str(error), error.hint)
@@ -121,8 +111,6 @@ def _wrong_features(features: Mapping[str, Array], rows: int) -> str:
     if not features:
         return "gives no columns"
     for name, column in features.items():
-        if name in _TAKEN:
-            return f"a column may not be called {name}: frames have one of that name"
         if column.shape != (rows,):
             return f"column {name} has shape {list(column.shape)}"
         if np.isinf(column).any():
@@ -155,7 +143,7 @@ def _alone(
     for row in range(len(rows)):
         one = {name: make(rows[row : row + 1]) for name, make in write.items()}
         mean = {name: values[row : row + 1] for name, values in means.items()}
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             features = pipeline.compute_features(one, mean)
             scores = pipeline.compute_fallback({name: column[row : row + 1] for name, column in whole.features.items()})
         for name, column in features.items():

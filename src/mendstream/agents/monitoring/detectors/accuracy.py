@@ -36,8 +36,8 @@ class Accuracy:
     floor: float = 0.75
     """Accuracy that is expected of a model without a card."""
     false_alarm_s: float = 6 * 3600.0
-    back_labels: int = 300
-    """So many labels within the tolerated level end the drop."""
+    back_labels: int = 800
+    """So many labels within the card's own level, without the margin, end the drop: fewer would by chance."""
 
     name = "accuracy"
     kind = AlertKind.PERF_DROP
@@ -79,7 +79,7 @@ class Accuracy:
 
     def _judge(self, state: Believed, view: PaneView, tolerated: float) -> Finding:
         n, bad = (sum(column) for column in zip(*state.newest, strict=True)) if state.newest else (0, 0)
-        if n < self.back_labels or bad / n > tolerated:
+        if n < self.back_labels or bad / n > tolerated - (self.margin if view.card else 0.0):
             return self._finding(state, view, tolerated, True, {})
         back = replace(view, labels=(n, bad))
         state.dropped, state.bets, state.newest = False, betting.start(), []
