@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from mendstream.contracts import state as states
 from mendstream.contracts.records import LATENCY_EDGES_MS, PANE_US, Counts
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -80,6 +81,21 @@ class PaneTable(msgspec.Struct):
         """Forget panes older than `pane`: nothing can change them any more."""
         if any(held.pane < pane for held in self.totals.values()):
             self.totals = {key: held for key, held in self.totals.items() if held.pane >= pane}
+
+    def settle(self, before: int, oldest: int) -> list[Any] | None:
+        """End a step: forget panes older than `oldest`. What changed since revision `before`, for `redo`, or None."""
+        held = len(self.totals)
+        self.drop_before(oldest)
+        touched = [totals for totals in self.totals.values() if totals.revision > before]
+        return [self.revision, oldest, touched] if touched or len(self.totals) < held else None
+
+    def redo(self, change: Any) -> None:
+        """Do again what a step did that returned `change` from `settle`."""
+        self.revision, oldest, touched = change
+        for raw in touched:
+            totals = states.convert(raw, Totals)
+            self.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
+        self.drop_before(oldest)
 
     def changed(self, task: str, after: int) -> tuple[list[Counts], int]:
         """The totals with a revision above `after`, as records, and the newest revision."""

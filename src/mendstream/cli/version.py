@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
 from typing import Any
 
 import click
@@ -19,6 +17,9 @@ _PACKAGES = ("lmdb", "pyarrow", "numpy", "onnxruntime", "scikit-learn", "cedarpy
 @json_option
 def version(as_json: bool) -> None:
     """Versions of mendstream and what it stands on."""
+    import platform
+    from importlib import metadata
+
     found: dict[str, Any] = {"mendstream": __version__, "python": platform.python_version()}
     found |= {name: metadata.version(name) for name in _PACKAGES}
     if as_json:

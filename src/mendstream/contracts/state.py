@@ -31,7 +31,7 @@ def convert(value: Any, kind: type[S]) -> S:
 
 
 def _ext(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:  # an object's bytes would be its address
         head = msgspec.msgpack.encode((value.dtype.str, value.shape))
         return msgspec.msgpack.Ext(_ARRAY, len(head).to_bytes(2, "big") + head + np.ascontiguousarray(value).tobytes())
     if isinstance(value, np.generic):

@@ -15,15 +15,15 @@ import msgspec
 
 from mendstream.adapters.models.catalogue import CARD_FILE, MODEL_FILE, Catalogue
 from mendstream.chaos.faults import FaultRow, How, fault
+from mendstream.contracts.incident import Phase
+from mendstream.contracts.knobs import Mode
 from mendstream.contracts.models import ModelCard
 from mendstream.contracts.ports import Bus
 from mendstream.contracts.records import (
-    ActionKind,
     ActionRow,
     IncidentHead,
     IncidentStep,
     Record,
-    Scalar,
     Status,
     Vitals,
     decode_block,
@@ -37,6 +37,8 @@ STEPS = ("detection", "logging", "planning", "approval", "execution", "verificat
 """The seven of the brief."""
 ORDER = ("slow-model", "bad-model", "dead-agent", "drift")
 RATE = 500.0
+SEASON = 850
+"""Events of a virtual day, at whose hours flights differ."""
 CONTROL_S = 10.0
 """How long the house is watched before anything is done to it."""
 HEALED_WITHIN_S = 60.0
@@ -51,7 +53,7 @@ TOTAL_S = 112.0
 ACTOR = "demo"
 
 
-def demo_settings(data_dir: str, *, fuse: bool, seed: int) -> Settings:
+def demo_settings(data_dir: str, *, fuse: bool, seed: int, metrics: bool = True) -> Settings:
     """The house that the demo runs: no file and no environment of the user's changes it."""
     return load(
         env={},
@@ -66,7 +68,9 @@ def demo_settings(data_dir: str, *, fuse: bool, seed: int) -> Settings:
             "ingestion.source": "python:mendstream.demo.source:FlightsSource",
             "ingestion.rate": RATE,
             "monitoring.season_s": 2.0,
-            "models.trainer": "on-demand",
+            "monitoring.season_events": SEASON,
+            "models.trainer": "resident",
+            "metrics.enabled": metrics,
             "models.initial": str(FIRST_MODELS),
             "chaos.enabled": True,
         },
@@ -87,6 +91,9 @@ def register_models(settings: Settings) -> None:
     catalogue.add(*bad_model())
 
 
+_UNDER_WAY = frozenset({Phase.PLANNED, Phase.ASKED, Phase.APPROVED, Phase.EXECUTING, Phase.VERIFYING, Phase.UNDOING})
+
+
 # --- news ------------------------------------------------------------------------------------------------------------
 
 
@@ -97,9 +104,6 @@ class Case:
     head: IncidentHead
     steps: list[IncidentStep] = field(default_factory=list)
     actions: dict[str, ActionRow] = field(default_factory=dict)
-    back: bool = False
-    """A way out of SAFE_MODE follows, or followed, its end."""
-    back_ended: bool = False
 
     @property
     def acted_at_us(self) -> int | None:
@@ -111,14 +115,15 @@ class Case:
     def ended(self) -> bool:
         return self.head.status in (Status.RESOLVED, Status.FAILED)
 
+    @property
+    def acting(self) -> bool:
+        """Whether it is open, or its way out of SAFE_MODE is under way."""
+        return not self.ended or self.steps[-1].phase in _UNDER_WAY
+
     def add(self, step: IncidentStep) -> None:
-        way_back = bool(step.data.get("way_back"))
         self.head = step.incident
         if step.action is not None:
             self.actions[step.action.action_id] = step.action
-            self.back = self.back or step.action.proposed_action.kind is ActionKind.SAFE_MODE_ON
-        if way_back:
-            self.back_ended = self.back_ended or step.phase == Status.RESOLVED
         self.steps.append(step)
 
 
@@ -144,11 +149,6 @@ class News:
         case = self.cases.setdefault(step.incident.incident_id, Case(step.incident))
         case.add(step)
         self.on_step(step)
-
-    def skip(self, bus: Bus) -> None:
-        """Leave out what an earlier run has written."""
-        for topic in (Topic.VITALS, Topic.INCIDENT_LOG):
-            self._positions[Stream(topic, 0)] = bus.bounds(Stream(topic, 0))[1]
 
     def since(self, at_us: int) -> list[Case]:
         return [case for case in self.cases.values() if case.head.detected_at_us >= at_us]
@@ -226,7 +226,7 @@ Put = Callable[[str, bool], str]
 
 
 def tell(story: Story, put: Put, note: Callable[[str], None]) -> Iterator[None]:
-    """The whole story. `put` hurts the house, `note` tells people; `story.now_us` and the news are kept by the caller."""
+    """The whole story. `put` hurts the house, `note` tells people; the caller keeps the time and the news."""
     while story.first_decision_us is None:
         yield
     note(f"first decision after {_s(story.first_decision_us - story.started_us)}")
@@ -299,10 +299,10 @@ def _calm_down(story: Story, attempt: Attempt) -> Iterator[None]:
 
 
 def _normal(story: Story) -> bool:
-    """No incident is open, nobody holds SAFE_MODE, and each way out of it has been proven."""
-    vitals, cases = story.news.vitals, story.news.cases.values()
-    held = any(case.back and case.ended and not case.back_ended for case in cases)
-    return vitals is not None and vitals.mode == "NORMAL" and not held and all(case.ended for case in cases)
+    """No incident is open, nobody holds SAFE_MODE, and no way out of it is still being proven."""
+    vitals = story.news.vitals
+    calm = not any(case.acting for case in story.news.cases.values())
+    return calm and vitals is not None and vitals.mode == Mode.NORMAL
 
 
 def _wait(story: Story, seconds: float) -> Iterator[None]:

@@ -76,14 +76,17 @@ class Parts:
         self.agents: dict[tuple[str, int], Agent[Any]] = {}
         self._observe = observe
         self._pipeline: Pipeline | None = None
-        if not self.role.agents:
-            self.sink = self._make_sink()
 
     @property
     def pipeline(self) -> Pipeline:
         if self._pipeline is None:
             self._pipeline = load_pipeline(self.settings)
         return self._pipeline
+
+    def open_sink(self) -> None:
+        """What a sink imports can take seconds: the process gives its signs of life meanwhile."""
+        if not self.role.agents:
+            self.sink = self._make_sink()
 
     def own(self, partitions: tuple[int, ...]) -> bool:
         """Run the tasks of just these partitions from now on; True if that is a change."""

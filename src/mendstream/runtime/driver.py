@@ -77,15 +77,23 @@ class Driver:
                     return self._run([leg], now)
             self._drained = True
         try:
-            return self._run(self._legs, now)
+            if self._run(self._legs, now):
+                return True
         except Conflict:
-            self._drained = False
-            return True
+            for leg in self._legs:
+                leg.again()
+        else:
+            # Somebody may have put something between the stages: a replay of dead letters does.
+            if not any(leg.backlog() for leg in self._legs[1:]):
+                return False
+        self._drained = False
+        return True
 
     def _run(self, legs: list[Leg], now: int) -> bool:
         fused = len(legs) > 1
         serving = not any(leg.starting for leg in legs)
-        batch, after, dead = legs[0].poll(data=serving and not self._under_pressure(now))
+        most = min(leg.slicer.rows for leg in legs)
+        batch, after, dead = legs[0].poll(data=serving and not self._under_pressure(now), most=most)
         commits: list[TaskCommit] = []
         done: list[tuple[Leg, _Step]] = []
         made: Sequence[tuple[Topic, int, Frame]] = ()
@@ -98,7 +106,7 @@ class Driver:
                 continue
             step = self._step(leg, batch, after, dead, now)
             made = step.outputs.frames if fused else ()
-            commits.append(leg.commit_of(step.outputs, after, dead, past_own=own))
+            commits.append(leg.commit_of(step.outputs, after, past_own=own))
             done.append((leg, step))
         if not commits:
             return False
@@ -134,7 +142,8 @@ class Driver:
         if rows:
             leg.slicer.saw(rows, seconds)
         leg.end_step()
-        return _Step(outputs, rows, seconds)
+        outputs.dead[:0] = dead
+        return _Step(outputs, rows + len(batch.records) + len(batch.feedback), seconds)
 
     def _under_pressure(self, now: int) -> bool:
         if now - self._pressure_at >= _PRESSURE_EVERY_US:
@@ -160,7 +169,7 @@ class Driver:
         for leg in self._legs:
             if leg.wake_at_us is not None:
                 waits.append((leg.wake_at_us - now) / 1e6)
-            if leg.source is not None:
+            if leg.source is not None and not self._pressed and not any(leg.starting for leg in self._legs):
                 due = leg.source.due_in_s()
                 if due is not None:
                     waits.append(due)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,7 +12,7 @@ from mendstream.contracts.agent import Agent, Batch, Counting, Incremental, Outp
 from mendstream.contracts.errors import BadRecord
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, fold
-from mendstream.contracts.ports import Block, Bus, Out, Source, StepMarks, TaskCommit
+from mendstream.contracts.ports import Block, Bus, Mark, Out, Source, StepMarks, TaskCommit
 from mendstream.contracts.records import (
     TOPIC_OF,
     ConfigChange,
@@ -62,6 +62,7 @@ class Leg:
         self.inputs = tuple(s for topic in agent.reads for s in _inputs(topic, partition))
         self.dead_stream = Stream(Topic.DEAD_LETTERS, 0 if wing is Wing.DATA else 1)
         self.metrics_stream = Stream(Topic.AGENT_METRICS, 0 if wing is Wing.DATA else 1)
+        self.progress = 0
         self._claim()
 
     def _claim(self) -> None:
@@ -75,13 +76,18 @@ class Leg:
         self.unready = False
         """A config waits for what it needs from the world."""
         self.sent = 0
-        self.progress = 0
         self.step_started_us: int | None = None
         self._since_snapshot = len(claim.changes)
         self._config_moved = False
         self._next_config = self.positions[CONFIG]
-        self._suspect = mark
+        self._opened = False
+        self._suspect = None if mark is None else self._suspect_of(mark)
         """What an earlier owner died on: taken row by row until it lies behind, and set aside after three deaths."""
+
+    def again(self) -> None:
+        """A turn was not finished, and its step has changed the state: go back to what the log has."""
+        self.marks.end()
+        self._claim()
 
     def _restore(self, snapshot: bytes | None, changes: Sequence[bytes]) -> tuple[LiveConfig, Any]:
         config, state = LiveConfig(), None
@@ -103,26 +109,38 @@ class Leg:
 
     def fold_config(self) -> bool:
         """Apply what config-updates has, in order, as far as what it needs from the world is at hand."""
-        moved = False
-        self.unready = False
-        for block in self.bus.read(CONFIG, self._next_config, max_rows=_JSON_ROWS, max_bytes=_MAX_BYTES):
-            records, _ = _decoded(block)
-            for row, record in enumerate(records):
-                if isinstance(record, ConfigChange):
-                    config, _ = fold(self.config, record)
-                    if config is not self.config and not self._ready(config):
-                        self.unready = True
-                        return moved
-                    moved |= config is not self.config
-                    self.config = config
-                self._next_config = block.position + row + 1
+        # What the config that was left to us needs is not at hand in a new process: it has to be fetched as well.
+        self.unready = not self._opened and not self._ready(self.config)
+        if self.unready:
+            return False
+        self._opened = True
+        before = self.config
+        for position, record in self._config_records():
+            if isinstance(record, ConfigChange):
+                config, _ = fold(self.config, record)
+                if config is not self.config and not self._ready(config):
+                    self.unready = True
+                    break
+                self.config = config
+            self._next_config = position + 1
+        moved = self.config is not before
         self._config_moved |= moved
         return moved
 
+    def _config_records(self) -> Iterator[tuple[int, Record]]:
+        """With the position of each; a line that is no record is passed over."""
+        for block in self.bus.read(CONFIG, self._next_config, max_rows=_JSON_ROWS, max_bytes=_MAX_BYTES):
+            found = _decoded(block)
+            for row, record in zip(found.rows, found.records, strict=True):
+                yield block.position + row, record
+            self._next_config = block.next
+
     @property
     def starting(self) -> bool:
-        """Nothing is served before the first config is there: it names the first model."""
-        return self.unready and self.config.version == 0
+        """Nothing is served before the first config is there, for it names the first model; nor by a new owner before
+        it has what its config names.
+        """
+        return self.unready and (self.config.version == 0 or not self._opened)
 
     def live_config(self) -> LiveConfig:
         """The config as folded so far; safe to ask for from another thread."""
@@ -135,38 +153,47 @@ class Leg:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def poll(self, *, data: bool = True) -> tuple[Batch, dict[Stream, int], list[DeadLetter]]:
-        """(batch, positions after it, dead letters of what cannot be read). `data`: False under back-pressure."""
+    def poll(
+        self, *, data: bool = True, most: int | None = None
+    ) -> tuple[Batch, dict[Stream, int], list[DeadLetter]]:  # fmt: skip
+        """(batch, positions after it, dead letters of what cannot be read). `data`: False under back-pressure.
+        `most`: rows that the stages behind, in a fused chain, can take.
+        """
         batch = Batch(turn=self._turn_id(), partition=self.task.partition, config=self.config, resumed=self.resumed)
         after: dict[Stream, int] = {}
         dead: list[DeadLetter] = []
         frames: list[Frame] = []
         topics: list[Topic] = []
         records: list[Record] = []
-        for stream in self.inputs:
+        for stream in self._in_turn():
+            if self._suspect is not None and after:
+                break  # one row of one stream: then it is known which record killed
             if stream.topic is Topic.SOURCE:
                 if data:
-                    self._poll_source(batch, stream, after)
+                    self._poll_source(batch, stream, after, self._rows_allowed(stream, most))
                 continue
             is_frame = SPECS[stream.topic].codec is Codec.FRAME
             if is_frame and not data:
                 continue
-            rows = self._rows_allowed() if is_frame else _JSON_ROWS
+            rows = self._rows_allowed(stream, most)
             for block in self.bus.read(stream, self.positions[stream], max_rows=rows, max_bytes=_MAX_BYTES):
                 after[stream] = block.next
                 if is_frame:
                     self._take_frame(block, frames, topics, dead)
                 else:
-                    found, bad = _decoded(block)
-                    records.extend(found)
-                    dead.extend(self._dead(batch, block, line, error) for line, error in bad)
+                    found = _decoded(block)
+                    records.extend(found.records)
+                    dead.extend(
+                        self._dead(stream, block.position + row, line, error, block.at_us)
+                        for row, line, error in found.bad
+                    )
         batch.frames, batch.topics, batch.records = frames, topics, records
         return batch, after, dead
 
-    def _poll_source(self, batch: Batch, stream: Stream, after: dict[Stream, int]) -> None:
+    def _poll_source(self, batch: Batch, stream: Stream, after: dict[Stream, int], rows: int) -> None:
         assert self.source is not None
         position = self.positions[stream]
-        lines, feedback, following = self.source.poll(position, self._rows_allowed(), _MAX_BYTES)
+        lines, feedback, following = self.source.poll(position, rows, _MAX_BYTES)
         batch.lines, batch.feedback = lines, feedback
         if following != position:
             after[stream] = following
@@ -175,15 +202,21 @@ class Leg:
         try:
             frame = Frame.decode(block.value)
         except BadRecord as error:
-            dead.append(self._dead(None, block, bytes(block.value), str(error)))
+            if not block.skip:  # read in pieces, it is one letter all the same
+                dead.append(self._dead(block.stream, block.position, bytes(block.value), str(error), block.at_us))
             return
         if block.skip or block.rows < frame.rows:
             frame = frame.slice(block.skip, block.skip + block.rows)
         frames.append(frame)
         topics.append(block.stream.topic)
 
-    def _rows_allowed(self) -> int:
-        return 1 if self._suspect is not None else self.slicer.rows
+    def _rows_allowed(self, stream: Stream, most: int | None) -> int:
+        rows = self.slicer.rows if most is None else most
+        if stream.topic is not Topic.SOURCE and SPECS[stream.topic].codec is Codec.JSON:
+            rows = _JSON_ROWS
+        if stream == CONFIG:  # whoever reads it as input gets what is folded, no more
+            rows = min(rows, self._next_config - self.positions[CONFIG])
+        return min(rows, 1) if self._suspect is not None else rows
 
     def backlog(self) -> int:
         """Rows that wait at the inputs that are streams."""
@@ -196,6 +229,19 @@ class Leg:
 
     # --- suspects ----------------------------------------------------------------------------------------------------
 
+    def _suspect_of(self, mark: Mark) -> _Suspect | None:
+        position, number = divmod(mark.position, max(len(self.inputs), 1))
+        return _Suspect(self.inputs[number], position, mark.rows, mark.attempts) if self.inputs else None
+
+    def _in_turn(self) -> tuple[Stream, ...]:
+        """The inputs in the order in which to read them: first the one with what an earlier owner died on."""
+        suspect = self._suspect
+        if suspect is not None and suspect.position + suspect.rows <= self.positions[suspect.stream]:
+            self._suspect = suspect = None  # it lies behind
+        if suspect is None:
+            return self.inputs
+        return (suspect.stream, *(stream for stream in self.inputs if stream != suspect.stream))
+
     def begin_step(self, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> Batch:
         """Mark what the step works on; what has killed three owners is set aside instead."""
         stream = next((s for s in self.inputs if s in after), None)
@@ -204,16 +250,14 @@ class Leg:
         position, rows = self.positions[stream], after[stream] - self.positions[stream]
         attempts = 1
         suspect = self._suspect
-        if suspect is not None:
-            if suspect.position + suspect.rows <= position:
-                self._suspect = None
-            elif suspect.position == position and suspect.rows == rows:
-                attempts = suspect.attempts + 1
-                if attempts > QUARANTINE_AFTER:
-                    dead.extend(self._quarantine(batch, stream, position, suspect.attempts, now))
-                    batch.frames, batch.records, batch.lines, batch.feedback = (), (), (), ()
-                    return batch
-        self.marks.begin(position, rows, attempts)
+        if suspect is not None and suspect[:3] == (stream, position, rows):
+            attempts = suspect.attempts + 1
+            if attempts > QUARANTINE_AFTER:
+                dead.extend(self._quarantine(batch, stream, position, suspect.attempts, now))
+                batch.frames, batch.records, batch.lines, batch.feedback = (), (), (), ()
+                return batch
+        # A mark has one number for the place: which input, and where in it.
+        self.marks.begin(position * len(self.inputs) + self.inputs.index(stream), rows, attempts)
         self.step_started_us = now
         return batch
 
@@ -233,12 +277,11 @@ class Leg:
             for n, value in enumerate(values)
         ]  # fmt: skip
 
-    def _dead(self, batch: Batch | None, block: Block, value: bytes, error: str) -> DeadLetter:
+    def _dead(self, stream: Stream, position: int, value: bytes, error: str, at_us: int) -> DeadLetter:
         return DeadLetter(
-            id=f"{self._turn_id()}/{block.stream}@{block.position}", topic=block.stream.topic.value,
-            partition=block.stream.partition, position=block.position, stage=self.agent.name,
-            code_version=self._code_version, reason=DeadReason.MALFORMED, detail=error[:1024], attempts=1, value=value,
-            at_us=block.at_us,
+            id=f"{self._turn_id()}/{stream}@{position}", topic=stream.topic.value, partition=stream.partition,
+            position=position, stage=self.agent.name, code_version=self._code_version, reason=DeadReason.MALFORMED,
+            detail=error[:1024], attempts=1, value=value, at_us=at_us,
         )  # fmt: skip
 
     # --- committing --------------------------------------------------------------------------------------------------
@@ -247,16 +290,16 @@ class Leg:
         return f"{self.bus.incarnation}/{self.task}/{self.turn + 1}"
 
     def commit_of(
-        self, outputs: Outputs, after: dict[Stream, int], dead: list[DeadLetter], *, past_own: Sequence[Stream] = ()
+        self, outputs: Outputs, after: dict[Stream, int], *, past_own: Sequence[Stream] = ()
     ) -> TaskCommit:  # fmt: skip
         """This task's part of the transaction."""
         moved = dict(after)
-        if self._next_config != self.positions[CONFIG]:
+        if CONFIG not in self.inputs and self._next_config != self.positions[CONFIG]:
             moved[CONFIG] = self._next_config
         before = {stream: self.positions[stream] for stream in (*moved, *past_own)}
         commit = TaskCommit(
             task=self.task, epoch=self.epoch, turn=self.turn + 1, positions=moved, before=before,
-            outputs=self._outs(outputs, dead), past_own=past_own,
+            outputs=self._outs(outputs), past_own=past_own,
         )  # fmt: skip
         if isinstance(self.agent, Incremental) and self._since_snapshot < SNAPSHOT_TURNS and self.turn > 0:
             if outputs.changes is not None or self._config_moved:
@@ -279,7 +322,7 @@ class Leg:
             self.progress += 1
         self.wake_at_us = outputs.wake_at_us
 
-    def _outs(self, outputs: Outputs, dead: list[DeadLetter]) -> list[Out]:
+    def _outs(self, outputs: Outputs) -> list[Out]:
         outs = [Out(Stream(topic, p), frame.encode(), frame.rows) for topic, p, frame in outputs.frames]
         outs += [Out(Stream(topic, p), block, rows) for topic, p, block, rows in outputs.blocks]
         by_topic: dict[Topic, list[Record]] = {}
@@ -288,9 +331,8 @@ class Leg:
         for topic, records in by_topic.items():
             partition = self.task.partition if SPECS[topic].spread is Spread.DATA else 0
             outs.append(Out(Stream(topic, partition), encode_block(records), len(records)))
-        letters = [*dead, *outputs.dead]
-        if letters:
-            outs.append(Out(self.dead_stream, encode_block(letters), len(letters)))
+        if outputs.dead:
+            outs.append(Out(self.dead_stream, encode_block(outputs.dead), len(outputs.dead)))
         return outs
 
     def counts_out(self) -> list[Out]:
@@ -316,19 +358,38 @@ def _inputs(topic: Topic, partition: int) -> tuple[Stream, ...]:
             return (Stream(topic, 0), Stream(topic, 1))
 
 
-def _decoded(block: Block) -> tuple[Sequence[Record], list[tuple[bytes, str]]]:
-    """The records of a block, and the lines that are none."""
+class _Suspect(NamedTuple):
+    """Rows of an input that an earlier owner died on."""
+
+    stream: Stream
+    position: int
+    rows: int
+    attempts: int
+
+
+class _Lines(NamedTuple):
+    """The records of a block, which of its rows they are, and the rows that are none."""
+
+    records: Sequence[Record]
+    rows: Sequence[int]
+    bad: list[tuple[int, bytes, str]]
+
+
+def _decoded(block: Block) -> _Lines:
     value = bytes(block.value)
     try:
-        return decode_block(block.stream.topic, value), []
-    except BadRecord:
+        records = decode_block(block.stream.topic, value)
+    except (BadRecord, UnicodeDecodeError):
         pass  # at least one line is bad: take them one by one
+    else:
+        return _Lines(records, range(len(records)), [])
     good: list[Record] = []
-    bad: list[tuple[bytes, str]] = []
-    for line in value.split(b"\n"):
-        if line:
-            try:
-                good.append(decode(block.stream.topic, line))
-            except BadRecord as error:
-                bad.append((line, str(error)))
-    return good, bad
+    rows: list[int] = []
+    bad: list[tuple[int, bytes, str]] = []
+    for row, line in enumerate(value.split(b"\n")[: block.rows]):
+        try:
+            good.append(decode(block.stream.topic, line))
+            rows.append(row)
+        except (BadRecord, UnicodeDecodeError) as error:
+            bad.append((row, line, str(error)))
+    return _Lines(good, rows, bad)

@@ -86,9 +86,10 @@ class Worker:
 
     def loop(self) -> None:
         """Until told to stop: turns while there is something to do, else wait for the bell."""
-        self._take_partitions()
         self._heartbeat.send()
         self._heartbeat.start()
+        self._parts.open_sink()
+        self._take_partitions()
         while not self._stopping.is_set():
             self._parts.faults.refresh()
             busy = [driver.pump() for driver in list(self._parts.drivers.values())]
@@ -104,6 +105,8 @@ class Worker:
         for prober in self._probers.values():
             prober.stop()
         self._parts.close()
+        if self._meter is not None:
+            self._meter.close()
         if self._bell is not None:
             self._bell.close()
         self._journal.close()
@@ -130,7 +133,7 @@ class Worker:
         return self._parts.role.spread and self._settings.run.replicas.get(self._place.role, 1) > 1
 
     def _take_partitions(self) -> None:
-        if self._parts.sink is None and self._parts.own(self._partitions()):
+        if self._parts.role.agents and self._parts.own(self._partitions()):
             self._watch_models()
             self._listen()
         elif self._bell is None:

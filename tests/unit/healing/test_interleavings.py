@@ -20,18 +20,18 @@ alerts = st.tuples(
 )
 verdicts = st.tuples(
     st.just("verdict"),
-    st.sampled_from(["APPROVED", "APPROVED", "APPROVED", "MODIFIED", "DENIED", "ESCALATED", "EXPIRED"]),
-    st.sampled_from(["policy", "policy", "anna"]),
-    st.integers(1, 3),
-    st.booleans(),
+    st.sampled_from(["APPROVED"] * 8 + ["MODIFIED", "DENIED", "ESCALATED", "EXPIRED"]),
+    st.sampled_from(["policy"] * 4 + ["anna"]),
+    st.sampled_from([1, 1, 1, 1, 2, 3]),
+    st.sampled_from([False] * 5 + [True]),
 )
 results = st.tuples(
-    st.just("result"), st.sampled_from(["done", "done", "failed", "refused", "unknown"]), st.booleans(), st.booleans()
+    st.just("result"), st.sampled_from(["done"] * 5 + ["failed", "refused", "unknown"]), st.booleans(), st.booleans()
 )
 panes = st.tuples(
     st.just("panes"), st.integers(1, 12), st.sampled_from([0, 0, 60]), st.sampled_from([0, 10, 30]), st.booleans()
 )
-people = st.tuples(st.just("people"), st.sampled_from(["close", "pause", "resume", "model", "holds"]))
+people = st.tuples(st.just("people"), st.sampled_from(["close", "pause", "resume", "resume", "model", "holds"]))
 world = st.tuples(st.just("world"), st.sampled_from(["down", "up"]), st.integers(1, 40))
 moves = st.lists(
     st.one_of(alerts, verdicts, verdicts, verdicts, results, panes, panes, people, world), min_size=5, max_size=40

@@ -23,8 +23,11 @@ def test_of_two_cases_of_one_type_the_one_with_the_same_cause_ranks_first():
 
 
 def test_the_feature_that_moved_tells_two_drifts_apart():
-    delay, weather = case("inc-1", psi_max=0.4, **{"top:3": 1.0}), case("inc-2", psi_max=0.41, **{"top:9": 1.0})
-    assert similar([delay, weather], "LATENCY_SLO_BREACH", {"psi_max": 0.41, "top:3": 1.0})[0].case is delay
+    delay, weather = (
+        case("inc-1", psi_max=0.4, **{"is:feature/3": 1.0}),
+        case("inc-2", psi_max=0.41, **{"is:feature/9": 1.0}),
+    )
+    assert similar([delay, weather], "LATENCY_SLO_BREACH", {"psi_max": 0.41, "is:feature/3": 1.0})[0].case is delay
 
 
 def test_another_type_comes_last_however_alike():

@@ -396,6 +396,26 @@ def test_an_incident_that_recovers_before_anybody_acts_is_resolved_only_with_pro
     assert not house.changes
 
 
+def test_no_rung_is_begun_while_the_alerts_are_resolved_until_recovery_had_its_chance():
+    house = firing()
+    house.feed(house.alert("LATENCY_SLO_BREACH", state=AlertState.RESOLVED))
+    house.approve("DENIED")
+    assert house.incident.phase == "LOGGED"
+    assert len(house.proposals) == 1
+    assert house.wake == house.now + 10 * SECOND
+    house.feed(at=house.wake)
+    assert len(house.proposals) == 2
+
+
+def test_an_alert_that_fires_and_resolves_in_one_batch_starts_nothing():
+    house = House().healthy()
+    house.feed(house.alert("LATENCY_SLO_BREACH"), house.alert("LATENCY_SLO_BREACH", state=AlertState.RESOLVED))
+    assert house.incident.phase == "LOGGED"
+    house.panes(10)
+    assert not house.open
+    assert not house.proposals
+
+
 def test_an_alert_that_resolves_and_fires_again_has_not_recovered():
     house = firing()
     house.feed(house.alert("LATENCY_SLO_BREACH", state=AlertState.RESOLVED))

@@ -35,8 +35,9 @@ _STREAM = struct.Struct(">BH")
 _ENDS = struct.Struct("<qqq")
 _NUMBER = {spec.topic: number for number, spec in enumerate(TOPICS)}
 _PIPELINE = frozenset({"feature", "model", "decision"})
-_TRIM_EVERY = 64
-_TRIM_BLOCKS = 32
+_TRIM_EVERY = 16
+_TRIM_BLOCKS = 8
+"""At least so many blocks at a time; more where more were appended since, or the log would grow for ever."""
 _FORMAT = 1
 
 
@@ -151,8 +152,8 @@ class LmdbBus:
         self._ringer = Ringer(root / "bells")
         self._writing = threading.Lock()
         self._commits = 0
-        self._grown: set[Stream] = set()
-        """Streams that grew since the last look at what may go."""
+        self._grown: dict[Stream, int] = {}
+        """Blocks appended since the last look at what may go."""
         with self._envs[Wing.CONTROL].env.begin(db=self._envs[Wing.CONTROL].meta) as txn:
             self._incarnation = bytes(txn.get(b"incarnation", b"")).decode()
             version = bytes(txn.get(b"format", b"0"))
@@ -276,6 +277,7 @@ class LmdbBus:
         key = _KEY.pack(_NUMBER[out.stream.topic], out.stream.partition, held.end)
         value = _HEAD.pack(out.rows, self._clock.now_us()) + out.value
         txn.put(key, value, db=self._mine.log)
+        self._grown[out.stream] = self._grown.get(out.stream, 0) + 1
         ends[out.stream] = _Ends(held.first, held.end + out.rows, held.bytes + len(value))
 
     def _put_task(self, txn: Any, commit: TaskCommit, row: _Task) -> None:
@@ -291,16 +293,15 @@ class LmdbBus:
     def _put_ends(self, txn: Any, ends: dict[Stream, _Ends]) -> None:
         for stream, held in ends.items():
             txn.put(_stream_key(stream), _ENDS.pack(*held), db=self._mine.ends)
-        self._grown.update(ends)
         self._commits += 1
         if self._commits % _TRIM_EVERY == 0:
-            for stream in self._grown:
-                kept = self._trim(txn, stream, _ends(txn, self._mine, stream))
+            for stream, blocks in self._grown.items():
+                kept = self._trim(txn, stream, _ends(txn, self._mine, stream), 2 * blocks + _TRIM_BLOCKS)
                 txn.put(_stream_key(stream), _ENDS.pack(*kept), db=self._mine.ends)
             self._grown.clear()
 
-    def _trim(self, txn: Any, stream: Stream, ends: _Ends) -> _Ends:
-        """Delete a few of the oldest blocks that are over the limits and that no pipeline stage still has to read."""
+    def _trim(self, txn: Any, stream: Stream, ends: _Ends, most: int) -> _Ends:
+        """Delete at most `most` of the oldest blocks that are over the limits and that no pipeline stage still has to read."""
         spec = SPECS[stream.topic]
         if not spec.retention_bytes and not spec.retention_s:
             return ends
@@ -309,9 +310,7 @@ class LmdbBus:
             (self._read_to(txn, reader, stream) for reader in spec.readers if reader in _PIPELINE), default=ends.end
         )
         first, size = ends.first, ends.bytes
-        for _, (key, value) in zip(
-            range(_TRIM_BLOCKS), _prefixed(txn, self._mine.log, _stream_key(stream)), strict=False
-        ):
+        for _, (key, value) in zip(range(most), _prefixed(txn, self._mine.log, _stream_key(stream)), strict=False):
             rows, at_us = _HEAD.unpack_from(value)
             too_big = spec.retention_bytes and size > spec.retention_bytes
             too_old = spec.retention_s and at_us < oldest

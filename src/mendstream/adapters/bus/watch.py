@@ -37,7 +37,7 @@ class LockWatch:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Callable[[], None]]:
-        """Around the lock, its commit included, for that may take longest. Call what it gives once the lock is there."""
+        """Around the lock and its commit, which may take longest. Call what it gives once the lock is there."""
         try:
             yield self._taken
         finally:

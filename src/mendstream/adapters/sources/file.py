@@ -9,6 +9,9 @@ from mendstream.contracts.agent import Line
 from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.ports import Clock
 
+_LOOK_AGAIN_S = 0.05
+"""How soon a file that is followed is looked at again."""
+
 
 class FileSource:
     """`follow`: wait for more at the end of the file, as `tail -f` does."""
@@ -22,7 +25,7 @@ class FileSource:
         self._rate = rate
         self._begun_us: int | None = None
         self._given = 0
-        self._more = True
+        self._ended = False
         try:
             if follow:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,16 +40,17 @@ class FileSource:
         max_lines = min(max_lines, self._allowed())
         self._file.seek(position)
         lines: list[Line] = []
-        size = 0
+        size, ended = 0, False
         while len(lines) < max_lines and size < max_bytes:
             raw = self._file.readline()
             if not raw.endswith(b"\n") and (not raw or self._follow):
+                ended = True
                 break  # the end, or a line that is still being written
             size += len(raw)
             value = raw.rstrip(b"\r\n")
             if value:
                 lines.append(Line(value, position + size - len(raw)))
-        self._more = size >= max_bytes or (len(lines) == max_lines and max_lines > 0)
+        self._ended = ended
         self._given += len(lines)
         return lines, (), position + size
 
@@ -59,11 +63,9 @@ class FileSource:
         return int((now - self._begun_us) / 1e6 * self._rate) - self._given
 
     def due_in_s(self) -> float | None:
-        if self._rate:
-            return 1 / self._rate
-        if self._more:
-            return 0.0
-        return 0.05 if self._follow else None
+        if self._ended:
+            return _LOOK_AGAIN_S if self._follow else None
+        return 1 / self._rate if self._rate else 0.0
 
     def done(self, position: int) -> None:
         """The file is its own memory."""

@@ -22,7 +22,6 @@ _PATHS = ("/events", "/feedback")
 class _Request:
     lines: list[bytes]
     feedback: bool
-    end: int = 0
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -36,7 +35,8 @@ class HttpSource:
 
     def __init__(self, host: str, port: int, *, most_bytes: int) -> None:
         self._waiting: deque[_Request] = deque()
-        self._taken: deque[_Request] = deque()
+        self._first: int | None = None
+        """The position of the first line that waits; None until somebody asks."""
         self._lines = 0
         self._lock = threading.Lock()
         self._arrived = threading.Event()
@@ -46,13 +46,18 @@ class HttpSource:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
+                given = self.headers.get("Content-Length", "")
+                length = int(given) if given.isascii() and given.isdigit() and len(given) < 16 else None
+                # A body that is left unread would be taken for the next request.
+                closing, self.close_connection = self.close_connection, True
                 if self.path not in _PATHS:
                     self._answer(404, {"error": f"POST to {' or '.join(_PATHS)}"})
+                elif length is None:
+                    self._answer(411, {"error": "say how long the body is: Content-Length"})
                 elif length > limit:
-                    self.close_connection = True
                     self._answer(413, {"error": f"{length} bytes in one request; at most {limit}"})
                 else:
+                    self.close_connection = closing
                     lines = [line for line in self.rfile.read(length).splitlines() if line.strip()]
                     status = source.offer(lines, feedback=self.path == "/feedback")
                     self._answer(status, {"lines": len(lines)} if status == 200 else {"error": "busy: send it again"})
@@ -62,6 +67,8 @@ class HttpSource:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
+                if self.close_connection:
+                    self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -98,21 +105,20 @@ class HttpSource:
     def poll(self, position: int, max_lines: int, max_bytes: int) -> tuple[Sequence[Line], Sequence[Line], int]:
         events: list[Line] = []
         feedback: list[Line] = []
-        at = position
+        end, size = position, 0
         with self._lock:
-            # Whatever was taken and not committed is given again: the turn that had it was not finished.
-            while self._taken and self._taken[-1].end > position:
-                self._waiting.appendleft(self._taken.pop())
-            while self._waiting and (at == position or at - position + len(self._waiting[0].lines) <= max_lines):
-                request = self._waiting.popleft()
+            # All that is not durable waits here, so a turn that was not finished finds it again.
+            at = self._first = position if self._first is None else self._first
+            for request in self._waiting:
                 target = feedback if request.feedback else events
-                target.extend(Line(value, at + n) for n, value in enumerate(request.lines))
+                for value in request.lines[max(0, end - at) :]:
+                    if end - position >= max_lines or (size and size + len(value) > max_bytes):
+                        return events, feedback, end
+                    target.append(Line(value, end))
+                    end, size = end + 1, size + len(value)
                 at += len(request.lines)
-                request.end = at
-                self._taken.append(request)
-            if not self._waiting:
-                self._arrived.clear()
-        return events, feedback, at
+            self._arrived.clear()
+        return events, feedback, end
 
     def due_in_s(self) -> float | None:
         # The driver sleeps on a bell that a request cannot ring: look again soon.
@@ -120,8 +126,9 @@ class HttpSource:
 
     def done(self, position: int) -> None:
         with self._lock:
-            while self._taken and self._taken[0].end <= position:
-                request = self._taken.popleft()
+            while self._waiting and self._first is not None and self._first + len(self._waiting[0].lines) <= position:
+                request = self._waiting.popleft()
+                self._first += len(request.lines)
                 self._lines -= len(request.lines)
                 request.done.set()
 

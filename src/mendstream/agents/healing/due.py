@@ -66,6 +66,8 @@ def closing_due(incident: Incident) -> bool:
 
 def blocked(incident: Incident, turn: Turn) -> str:
     """Why nothing can be proposed now; empty if something can, or if planning has to find out that nothing is left."""
+    if incident.phase is Phase.LOGGED and turn.now < _calm_until(incident, turn):
+        return "its alerts are resolved: it may have recovered"
     rung = rung_of(incident)
     if rung is None:
         return ""
@@ -151,7 +153,7 @@ def undo_progress(incident: Incident, turn: Turn) -> Progress:
 
 def recovered(incident: Incident, turn: Turn) -> Finding | None:
     """The proof that the house serves well again although nothing was done, or None."""
-    if incident.phase not in WAITING or any(incident.firing.values()) or incident.in_force:
+    if incident.phase not in WAITING or incident.firing or incident.in_force:
         return None
     return well(incident, turn)
 
@@ -180,6 +182,8 @@ def present(incident: Incident) -> Measure:
 
 def deadline(incident: Incident, turn: Turn) -> int | None:
     """When `incident` has to be looked at although nothing has arrived."""
+    if incident.phase is Phase.LOGGED and turn.now < _calm_until(incident, turn):
+        return _calm_until(incident, turn)
     if incident.act_done or incident.phase is Phase.LOGGED:
         rung = rung_of(incident)
         measure = rung.measure(incident.n) if rung else None
@@ -201,6 +205,11 @@ def deadline(incident: Incident, turn: Turn) -> int | None:
             return incident.since_us + turn.params.undo_timeout_us
         case _:
             return None
+
+
+def _calm_until(incident: Incident, turn: Turn) -> int:
+    """No rung is begun before this while no alert fires; 0 if one does."""
+    return 0 if incident.firing or incident.back else incident.since_us + turn.params.calm_us
 
 
 def _answered(incident: Incident, turn: Turn) -> bool:

@@ -156,9 +156,8 @@ def _send(turn: Turn, incident: Incident, act: Act, shake: Handshake, action_id:
             approval=act.verdict_id,
         )
     )
-    turn.config = msgspec.structs.replace(
-        turn.config, version=turn.config.version, **{k: _typed(v) for k, v in shake.wrote.items()}
-    )
+    # What a later change of this turn builds on; it counts only if this one is applied.
+    turn.config = msgspec.structs.replace(turn.config, **{k: _typed(v) for k, v in shake.wrote.items()})
     turn.base += 1
 
 

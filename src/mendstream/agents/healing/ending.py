@@ -63,7 +63,7 @@ def settle(turn: Turn, incident: Incident) -> str:
         back.quiet_since_us = 0
         incident.attempt += 1
         _orphan(turn, incident)
-        incident.firing, incident.symptoms = {}, {}
+        incident.firing, incident.symptoms = [], {}
         if incident.phase is not Phase.LOGGED:
             go(turn, incident, Phase.LOGGED)
         write(turn, incident, "memory", f"SAFE_MODE stays; next try after {back.wait_us / 1e6:.0f} s of healthy probes")

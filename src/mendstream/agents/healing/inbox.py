@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from mendstream.agents.healing import memory, served
+from mendstream.agents.healing import served
 from mendstream.agents.healing.due import WAITING
 from mendstream.agents.healing.ending import done
 from mendstream.agents.healing.log import write
+from mendstream.agents.healing.opening import open_incident
 from mendstream.agents.healing.playbooks import playbook_of
-from mendstream.agents.healing.playbooks.accuracy import bad_version, last_good
-from mendstream.agents.healing.playbooks.agent_down import process_of
 from mendstream.agents.healing.proposing import ignore
 from mendstream.agents.healing.state import Handshake, Incident, LiveVersion
 from mendstream.agents.healing.turn import Turn
@@ -165,48 +162,10 @@ def adopt_orphans(turn: Turn) -> None:
             fold_alert(turn, alert)
 
 
-def open_incident(turn: Turn, alert: Alert) -> Incident:
-    """A new row of the table, with what the house looked like before."""
-    state, vitals = turn.state, turn.state.vitals
-    incident = Incident(
-        incident_id="inc-" + hashlib.sha256(alert.alert_id.encode()).hexdigest()[:10],
-        kind=alert.kind.value,
-        subject=alert.subject,
-        alert=alert,
-        detected_at_us=alert.at_us,
-        opened_at_us=turn.now,
-        phase=Phase.DETECTED,
-        since_us=turn.now,
-        firing={alert.alert_id: True},
-        snapshot=memory.snapshot(state) | {"statistic": alert.statistic, "value": alert.value, "limit": alert.limit},
-        features=memory.signature(state, alert, turn.now),
-    )
-    if vitals is not None:
-        incident.rate = vitals.rate
-        if alert.kind is AlertKind.AGENT_DOWN:
-            process = process_of(incident)
-            incident.tasks = tuple(task.task for task in vitals.tasks if task.process == process)
-    _take_error_level(turn, incident)
-    state.incidents[incident.key] = incident
-    state.count("incidents")
-    return incident
-
-
-def _take_error_level(turn: Turn, incident: Incident) -> None:
-    baseline, params = turn.state.baseline, turn.params
-    bad, good = "", turn.config.model_version
-    if incident.kind == AlertKind.PERF_DROP:
-        bad, before = bad_version(incident, turn), last_good(incident, turn)
-        good = before.model if before else good
-    incident.error_level = served.error_level(baseline, good, bad, params.proof_labels // 2)
-    if incident.kind in (AlertKind.PERF_DROP, AlertKind.DATA_DRIFT):
-        baseline.fresh = []
-
-
 def _watch_recovery(turn: Turn, incident: Incident) -> None:
     """Look for recovery once the alerts are gone; on an escalated incident always, for the person who closes it."""
     playbook = playbook_of(incident)
-    quiet = not any(incident.firing.values()) and not incident.in_force
+    quiet = not incident.firing and not incident.in_force
     if playbook is None or incident.back or incident.phase not in WAITING:
         incident.recovery = None
     elif quiet or incident.phase is Phase.ESCALATED:
@@ -220,8 +179,8 @@ def _resolved(turn: Turn, alert: Alert) -> None:
     turn.state.orphans.pop(alert.alert_id, None)
     for incident in (*turn.state.incidents.values(), *turn.state.ended):
         incident.symptoms.pop(alert.alert_id, None)
-        if incident.firing.get(alert.alert_id):
-            incident.firing[alert.alert_id] = False
+        if alert.alert_id in incident.firing:
+            incident.firing.remove(alert.alert_id)
             if incident.key in turn.state.incidents:
                 write(turn, incident, "logging", f"alert resolved: {alert.statistic} {alert.value:.4g}",
                       data={"alert_id": alert.alert_id})  # fmt: skip
@@ -253,7 +212,8 @@ def _attach(turn: Turn, incident: Incident, alert: Alert) -> None:
     known = alert.alert_id in incident.firing
     if alert.at_us >= incident.alert.at_us and alert.kind == incident.kind:
         incident.alert = alert
-    incident.firing[alert.alert_id] = True
+    if not known:
+        incident.firing.append(alert.alert_id)
     if incident.back:
         incident.symptoms[alert.alert_id] = alert
     incident.recovery = None if incident.phase is not Phase.ESCALATED else incident.recovery

@@ -14,7 +14,9 @@ from mendstream.agents.healing.state import Case, HealingState, Incident
 from mendstream.contracts.records import Alert, AlertKind, Scalar, TaskState
 
 _BUCKETS = 16
-_HOT = "top:"
+_FEATURE = "is:feature/"
+_HOT = "is:"
+_NAMED = ("cause", "reason")
 _LOAD = 1.5
 
 
@@ -48,8 +50,10 @@ def signature(state: HealingState, alert: Alert, now: int) -> dict[str, float]:
     features["minutes_since_change"] = min((now - _changed_at(state)) / (60 * SECOND_US), 60.0)
     for name, value in alert.evidence.items():
         if isinstance(value, str):
-            if name in ("feature", "top_feature"):
-                features[f"{_HOT}{crc32(value.encode()) % _BUCKETS}"] = 1.0
+            if name in ("feature", "feature_1"):
+                features[_bucket(value)] = 1.0
+            elif name in _NAMED:
+                features[f"{_HOT}{name}/{value}"] = 1.0
         elif value is not None and not name.endswith(("pid", "generation", "_us")):
             features[f"evidence:{name}"] = _finite(float(value))
     vitals = state.vitals
@@ -70,7 +74,8 @@ def signature(state: HealingState, alert: Alert, now: int) -> dict[str, float]:
         worst = max(vitals.drift, key=lambda row: row.psi)
         features["psi_max"] = _finite(worst.psi)
         features["drifting"] = float(sum(row.psi > row.limit for row in vitals.drift))
-        features.setdefault(f"{_HOT}{crc32(worst.feature.encode()) % _BUCKETS}", 1.0)
+        if not any(name.startswith(_FEATURE) for name in features):
+            features[_bucket(worst.feature)] = 1.0
     return features
 
 
@@ -114,6 +119,11 @@ def snapshot(state: HealingState) -> dict[str, Scalar]:
     }
 
 
+def _bucket(feature: str) -> str:
+    """Which feature moved most, hashed, so that any number of features makes a few names."""
+    return f"{_FEATURE}{crc32(feature.encode()) % _BUCKETS}"
+
+
 def _changed_at(state: HealingState) -> int:
     return max(state.changed_at_us, state.history[-1].at_us if state.history else 0)
 
@@ -128,7 +138,7 @@ def _scales(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _distance(mine: dict[str, float], other: dict[str, float], scale: dict[str, float]) -> float:
-    """Root mean square over shared features; a feature bucket that only one has counts as 1 against 0."""
+    """Root mean square over shared features; what only one of them is counts as 1 against 0."""
     total, shared = 0.0, 0
     for name in mine.keys() | other.keys():
         if name.startswith(_HOT):

@@ -120,7 +120,7 @@ def execute(turn: Turn, incident: Incident) -> str:
     if incident.phase is Phase.APPROVED:
         go(turn, incident, Phase.EXECUTING)
         act.executed_at_us = turn.now
-        turn.state.acted_at_us.append(turn.now)
+        turn.state.acted_at_us = [*proposing.acted(turn), turn.now]
         turn.state.count("actions")
         _before_image(turn, incident)
         _put_out(turn, incident, act)

@@ -57,6 +57,8 @@ class HealingParams:
     """A consequence may fire this long after its cause has ended."""
     orphan_us: int = 5 * SECOND_US
     """A symptom that still fires this long after its cause has ended becomes an incident of its own."""
+    calm_us: int = 10 * SECOND_US
+    """How long an incident whose alerts are resolved waits for proof of recovery before its next rung."""
     deploy_us: int = 60 * SECOND_US
     """A fault this soon after a change of the model is put down to the change."""
     memories: int = 200

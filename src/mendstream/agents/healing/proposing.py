@@ -158,8 +158,12 @@ def next_rung(turn: Turn, incident: Incident, why: str) -> None:
 
 def spent(turn: Turn) -> bool:
     """Whether this hour's budget of actions is used up."""
-    acted = turn.state.acted_at_us = [at for at in turn.state.acted_at_us if at > turn.now - _HOUR_US]
-    return len(acted) >= turn.params.actions_per_hour
+    return len(acted(turn)) >= turn.params.actions_per_hour
+
+
+def acted(turn: Turn) -> list[int]:
+    """When actions were put out within the last hour."""
+    return [at for at in turn.state.acted_at_us if at > turn.now - _HOUR_US]
 
 
 def told(action: Action) -> str:

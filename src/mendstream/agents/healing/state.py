@@ -165,8 +165,8 @@ class Incident(msgspec.Struct, kw_only=True):
     phase: Phase
     since_us: int
     """When it came into this phase."""
-    firing: dict[str, bool] = {}
-    """Alerts of its own kind: still firing?"""
+    firing: list[str] = []
+    """Alerts of its own kind that are firing."""
     symptoms: dict[str, Alert] = {}
     """Firing alerts of another kind that it explains."""
     acted: bool = False

@@ -27,6 +27,11 @@ def writers(event: type[Event]) -> dict[str, Callable[[Rows], Any]]:
     }  # fmt: skip
 
 
+def kind_of(event: type[Event], name: str) -> tuple[Any, bool]:
+    """The plain type of a field, and whether it may be None."""
+    return next(_base(field.type) for field in msgspec.structs.fields(event) if field.name == name)
+
+
 def _writer(event: type[Event], name: str, annotation: Any) -> Callable[[Rows], Any]:
     kind, optional = _base(annotation)
     get = attrgetter(name)

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from mendstream import __version__
-from mendstream.agents.panes import PaneTable, Totals, pane_of
+from mendstream.agents.panes import PaneTable, pane_of
 from mendstream.agents.pipeline.columns import columns_of
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts import frame as frames
-from mendstream.contracts import state as states
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
+from mendstream.contracts.errors import UsageError
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, Mode
 from mendstream.contracts.pipeline import Pipeline
@@ -55,25 +55,24 @@ class DecisionAgent:
                 block = _records(part, outcomes, batch.config, now)
                 outputs.blocks.append((Topic.DECISIONS, batch.partition, block, part.rows))
                 self._count(state, part, batch.config, now)
-        state.panes.drop_before(pane_of(now) - KEEP_PANES)
-        touched = [t for t in state.panes.totals.values() if t.revision > before]
-        if touched:
-            outputs.changes = [state.panes.revision, touched]
+        outputs.changes = state.panes.settle(before, pane_of(now) - KEEP_PANES)
         return state, outputs
 
     def apply(self, state: DecisionState, changes: Any) -> DecisionState:
-        revision, touched = changes
-        for raw in touched:
-            totals = states.convert(raw, Totals)
-            state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
-        state.panes.revision = revision
+        state.panes.redo(changes)
         return state
 
     def counts(self, state: DecisionState, after: int) -> tuple[list[Counts], int]:
         return state.panes.changed("", after)
 
     def _decide(self, frame: Frame, config: LiveConfig) -> list[str]:
-        return list(self.pipeline.compute_outcome(frame.numbers("score"), columns_of(frame), config.decision_threshold))
+        outcomes = self.pipeline.compute_outcome(frame.numbers("score"), columns_of(frame), config.decision_threshold)
+        if len(outcomes) != frame.rows or not all(type(outcome) is str for outcome in outcomes):
+            raise UsageError(
+                f"pipeline {self.pipeline.name}: decide has to give one string per event",
+                hint='for instance np.where(score >= threshold, "yes", "no")',
+            )
+        return list(outcomes)
 
     def _count(self, state: DecisionState, part: Frame, config: LiveConfig, now: int) -> None:
         arm = "live" if part.meta.mode == Mode.NORMAL.value else "fallback"

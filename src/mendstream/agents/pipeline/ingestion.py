@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from mendstream import __version__
-from mendstream.agents.panes import PaneTable, Totals, pane_of
-from mendstream.agents.pipeline.columns import Rows, writers
+from mendstream.agents.panes import PaneTable, pane_of
+from mendstream.agents.pipeline.columns import Rows, kind_of, writers
 from mendstream.contracts import frame as frames
-from mendstream.contracts import state as states
 from mendstream.contracts.agent import Batch, Line, Outputs, dead_letter
+from mendstream.contracts.errors import UsageError
 from mendstream.contracts.frame import FrameMeta
 from mendstream.contracts.ids import partitions_of
 from mendstream.contracts.pipeline import Event, Pipeline
@@ -23,6 +23,7 @@ from mendstream.contracts.topics import Topic
 
 Array = np.ndarray[Any, np.dtype[Any]]
 KEEP_PANES = 40
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -64,6 +65,12 @@ class IngestionAgent:
         self.partitions = partitions
         self.limits = limits or Limits()
         self._writers = writers(pipeline.event)
+        self._text = {name: kind_of(pipeline.event, name) for name in (pipeline.key, pipeline.id) if name}
+        if pipeline.time and kind_of(pipeline.event, pipeline.time)[0] not in (int, float):
+            raise UsageError(
+                f"pipeline {pipeline.name}: time = {pipeline.time!r} is no number",
+                hint="seconds since 1970, as int or float",
+            )
         self._decode = msgspec.json.Decoder(pipeline.event).decode
         self._decode_feedback = msgspec.json.Decoder(FeedbackLine).decode
 
@@ -77,7 +84,11 @@ class IngestionAgent:
         repeats = 0
         if batch.lines:
             lines, rows = self._rows(outputs, batch, now)
-            made = self._columns(lines, rows, batch.turn)
+            try:
+                made = self._columns(lines, rows, batch.turn)
+            except OverflowError:  # an integer beyond 64 bits
+                lines, rows = self._fitting(outputs, batch, lines, rows, now)
+                made = self._columns(lines, rows, batch.turn)
             keep = self._in_time(outputs, batch, lines, made, now)
             fresh = self._fresh(state, made, keep)
             repeats = int(keep.sum() - fresh.sum())
@@ -87,21 +98,17 @@ class IngestionAgent:
             self._feedback(outputs, batch, now)
         if batch.lines or outputs.dead:
             totals = state.panes.at(pane_of(now), "", batch.config.version, "live")
-            totals.n += len(accepted)
+            totals.n += sum(frame.rows for _, _, frame in outputs.frames)
             totals.add_loss("dead", len(batch.lines) + len(batch.feedback), len(outputs.dead))
             totals.add_loss("repeat", len(batch.lines), repeats)
-        state.panes.drop_before(pane_of(now) - KEEP_PANES)
-        touched = [t for t in state.panes.totals.values() if t.revision > before]
-        if touched or accepted:
-            outputs.changes = [state.panes.revision, touched, accepted if self.pipeline.id else []]
+        change = state.panes.settle(before, pane_of(now) - KEEP_PANES)
+        if change is not None:  # as it is whenever something was accepted
+            outputs.changes = [change, accepted]
         return state, outputs
 
     def apply(self, state: IngestionState, changes: Any) -> IngestionState:
-        revision, touched, accepted = changes
-        for raw in touched:
-            totals = states.convert(raw, Totals)
-            state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
-        state.panes.revision = revision
+        change, accepted = changes
+        state.panes.redo(change)
         self._remember(state, [(key, event_id) for key, event_id in accepted])
         return state
 
@@ -113,10 +120,11 @@ class IngestionAgent:
     def _rows(self, outputs: Outputs, batch: Batch, now: int) -> tuple[Sequence[Line], Rows]:
         """The lines that are events, and the events. The usual case, that all are, costs one pass."""
         decode, most = self._decode, self.limits.max_record_bytes
-        if max(len(line.value) for line in batch.lines) <= most:
+        may_lack = any(optional for _, optional in self._text.values())
+        if max(len(line.value) for line in batch.lines) <= most and not may_lack:
             try:
                 return batch.lines, [decode(line.value) for line in batch.lines]
-            except (msgspec.DecodeError, RecursionError):
+            except _UNREADABLE:
                 pass  # at least one is not: take them one by one
         good, rows = [], []
         for line in batch.lines:
@@ -127,35 +135,61 @@ class IngestionAgent:
         return good, rows
 
     def _one(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> Event | None:
-        if len(line.value) > self.limits.max_record_bytes:
-            detail = f"{len(line.value)} bytes; at most {self.limits.max_record_bytes} (ingestion.max_record_bytes)"
-            self._refuse(outputs, batch, line, DeadReason.TOO_LARGE, detail, now)
+        if self._too_large(outputs, batch, line, now):
             return None
         try:
-            return self._decode(line.value)
-        except msgspec.ValidationError as error:
-            finite = "out of range" not in str(error)
-            self._refuse(outputs, batch, line, DeadReason.INVALID if finite else DeadReason.NOT_FINITE, str(error), now)
-        except (msgspec.DecodeError, RecursionError) as error:
-            self._refuse(outputs, batch, line, DeadReason.MALFORMED, str(error), now)
-        return None
+            event = self._decode(line.value)
+        except _UNREADABLE as error:
+            self._refuse(outputs, batch, line, _reason(error), str(error), now)
+            return None
+        for name in self._text:
+            if getattr(event, name) is None:
+                reason = DeadReason.NO_KEY if name == self.pipeline.key else DeadReason.INVALID
+                self._refuse(outputs, batch, line, reason, f"{name} is null, and the event needs it", now)
+                return None
+        return event
+
+    def _too_large(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> bool:
+        if len(line.value) <= self.limits.max_record_bytes:
+            return False
+        detail = f"{len(line.value)} bytes; at most {self.limits.max_record_bytes} (ingestion.max_record_bytes)"
+        self._refuse(outputs, batch, line, DeadReason.TOO_LARGE, detail, now)
+        return True
+
+    def _fitting(
+        self, outputs: Outputs, batch: Batch, lines: Sequence[Line], rows: Rows, now: int
+    ) -> tuple[list[Line], list[Event]]:
+        """Without the events that have a number that no column can hold."""
+        good: list[Line] = []
+        fitting: list[Event] = []
+        for line, row in zip(lines, rows, strict=True):
+            try:
+                for write in self._writers.values():
+                    write([row])
+            except OverflowError as error:
+                self._refuse(outputs, batch, line, DeadReason.INVALID, f"a number is out of range: {error}", now)
+                continue
+            good.append(line)
+            fitting.append(row)
+        return good, fitting
 
     def _columns(self, lines: Sequence[Line], rows: Rows, turn: str) -> _Columns:
         columns = {name: write(rows) for name, write in self._writers.items()}
-        keys = columns[self.pipeline.key]
-        if not isinstance(keys, pa.Array):
-            keys = pa.array([str(key) for key in keys.tolist()], type=pa.string())
+        keys = self._as_text(self.pipeline.key, columns, rows)
         partitions = (
             partitions_of(keys, self.partitions) if self.partitions > 1 else np.zeros(len(rows), dtype=np.int64)
         )
         if self.pipeline.id:
-            ids = columns[self.pipeline.id]
-            if not isinstance(ids, pa.Array):
-                ids = pa.array([str(value) for value in ids.tolist()], type=pa.string())
+            ids = self._as_text(self.pipeline.id, columns, rows)
         else:
             stem = turn.replace("/", ".")
             ids = pa.array([f"{p}.{stem}.{n}" for n, p in enumerate(partitions.tolist())], type=pa.string())
         return _Columns(lines, columns, ids, keys, partitions)
+
+    def _as_text(self, name: str, columns: dict[str, Any], rows: Rows) -> pa.Array:
+        if self._text[name][0] is str:
+            return columns[name]
+        return pa.array([str(getattr(row, name)) for row in rows], type=pa.string())
 
     def _in_time(self, outputs: Outputs, batch: Batch, lines: Sequence[Line], made: _Columns, now: int) -> Array:
         """Which rows have a time that can be; the others become dead letters. Without a time field: all, at `now`."""
@@ -165,9 +199,9 @@ class IngestionAgent:
         seconds = np.asarray(made.columns[self.pipeline.time], dtype=np.float64)
         low, high = (now - self.limits.max_age_us) / 1e6, (now + self.limits.max_ahead_us) / 1e6
         keep = (seconds >= low) & (seconds <= high)
-        made.times = np.where(keep, seconds * 1e6, 0).astype(np.int64)
+        made.times = (np.where(keep, seconds, 0.0) * 1e6).astype(np.int64)
         for row in np.flatnonzero(~keep).tolist():
-            way = "ahead of the clock" if seconds[row] > high else "too old"
+            way = "ahead of the clock" if seconds[row] > high else "too old" if seconds[row] < low else "missing"
             detail = f"{self.pipeline.time} = {seconds[row]:g} is {way} (ingestion.max_ahead_s, ingestion.max_age_s)"
             self._refuse(outputs, batch, lines[row], DeadReason.BAD_TIME, detail, now)
         return keep
@@ -225,11 +259,12 @@ class IngestionAgent:
             outputs.blocks.append((Topic.FEEDBACK, partition, _encode_lines(records), len(records)))
 
     def _one_feedback(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> tuple[Feedback, int] | None:
+        if self._too_large(outputs, batch, line, now):
+            return None
         try:
             given = self._decode_feedback(line.value)
-        except (msgspec.DecodeError, RecursionError) as error:
-            kind = DeadReason.INVALID if isinstance(error, msgspec.ValidationError) else DeadReason.MALFORMED
-            self._refuse(outputs, batch, line, kind, f"feedback: {error}", now)
+        except _UNREADABLE as error:
+            self._refuse(outputs, batch, line, _reason(error), f"feedback: {error}", now)
             return None
         label = float(given.label)
         if not 0.0 <= label <= 1.0:
@@ -246,15 +281,21 @@ class IngestionAgent:
         if given.key:
             return int(partitions_of(pa.array([given.key]), self.partitions)[0]) if self.partitions > 1 else 0
         head = given.event_id.split(".", 1)[0]
-        if not self.pipeline.id and head.isdigit() and int(head) < self.partitions:
-            return int(head)
-        return None
+        # Compared as text: a head that is no partition number may be anything, as long as it likes.
+        return next((p for p in range(self.partitions) if head == str(p)), None) if not self.pipeline.id else None
 
     def _refuse(self, outputs: Outputs, batch: Batch, line: Line, reason: DeadReason, detail: str, now: int) -> None:
         dead_letter(
             outputs, topic=Topic.SOURCE, partition=batch.partition, position=line.position, stage=self.name,
             code_version=__version__, reason=reason, detail=detail, value=line.value, now=now,
         )  # fmt: skip
+
+
+def _reason(error: Exception) -> DeadReason:
+    """Why a line could not be decoded. JSON has no NaN or infinity, but numbers that overflow to one."""
+    if not isinstance(error, msgspec.ValidationError):
+        return DeadReason.MALFORMED
+    return DeadReason.NOT_FINITE if str(error).startswith("Number out of range") else DeadReason.INVALID
 
 
 class _Columns:

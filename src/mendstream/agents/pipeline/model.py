@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from mendstream import __version__
-from mendstream.agents.panes import PaneTable, Totals, pane_of
+from mendstream.agents.panes import PaneTable, pane_of
 from mendstream.agents.pipeline.columns import FrameColumns
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts import frame as frames
-from mendstream.contracts import state as states
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, Mode
@@ -27,6 +27,7 @@ _BINS = "bins"
 """All features' bins of a pane in one array: one value to commit instead of a dozen."""
 KEEP_PANES = 40
 """Panes are sent again for 10 s; later nobody asks."""
+_KEEP_LAYOUTS = 8
 
 
 class ModelState(msgspec.Struct):
@@ -34,6 +35,8 @@ class ModelState(msgspec.Struct):
     version: str = ""
     digest: str = ""
     """The model that served last: it goes on while a new one cannot be used."""
+    layouts: dict[str, tuple[tuple[str, int], ...]] = {}
+    """Version -> (feature, bins) in the order of its bins in one array; of the newest few versions."""
 
 
 class ModelAgent:
@@ -48,16 +51,14 @@ class ModelAgent:
         self.models = models
         self.probe_input: Array | None = None
         """The newest feature matrix, for probes of the model off the serving turn; not part of any decision."""
-        self._layouts: dict[str, tuple[tuple[str, int], ...]] = {}
-        """Version -> (feature, bins) in the order of its bins in one array."""
 
     def start(self, partition: int) -> ModelState:
         return ModelState(panes=PaneTable())
 
     def step(self, state: ModelState, batch: Batch, now: int) -> tuple[ModelState, Outputs]:
         outputs = Outputs(batch.turn)
-        before = state.panes.revision
-        scorer = self._scorer(state, batch.config)
+        before, served = state.panes.revision, (state.digest, *state.layouts)
+        scorer = self._scorer(state, batch)
         for frame in frames.merged(batch.frames):
             for part, made, error in guarded(frame, lambda f: self._predict(f, batch.config, scorer)):
                 if made is None:
@@ -68,36 +69,45 @@ class ModelAgent:
                     )  # fmt: skip
                     continue
                 part, (columns, mode, seconds) = self._finite(outputs, part, made, now)
+                if not part.rows:
+                    continue
                 self._count(state, part, columns, batch.config, scorer, mode, seconds, now)
                 outputs.frames.append(
                     (Topic.PREDICTIONS, batch.partition, self._frame(part, columns, batch, scorer, mode, now))
                 )
-        state.panes.drop_before(pane_of(now) - KEEP_PANES)
-        touched = [t for t in state.panes.totals.values() if t.revision > before]
-        if touched or batch.resumed:
-            outputs.changes = [state.panes.revision, touched, state.version, state.digest]
+        change = state.panes.settle(before, pane_of(now) - KEEP_PANES)
+        if change is not None or (state.digest, *state.layouts) != served:
+            added = {version: laid for version, laid in state.layouts.items() if version not in served[1:]}
+            outputs.changes = [change, state.version, state.digest, added]
         return state, outputs
 
     def apply(self, state: ModelState, changes: Any) -> ModelState:
-        revision, touched, state.version, state.digest = changes
-        for raw in touched:
-            totals = states.convert(raw, Totals)
-            state.panes.totals[f"{totals.pane}|{totals.model}|{totals.config}|{totals.arm}"] = totals
-        state.panes.revision = revision
+        change, state.version, state.digest, added = changes
+        for version, laid in added.items():
+            _lay_out(state, version, tuple((name, bins) for name, bins in laid))
+        if change is not None:
+            state.panes.redo(change)
         return state
 
     def counts(self, state: ModelState, after: int) -> tuple[list[Counts], int]:
         found, revision = state.panes.changed("", after)
-        return [self._named(counts) for counts in found], revision
+        return [_named(counts, state.layouts.get(counts.model, ())) for counts in found], revision
 
     # --- one frame ---------------------------------------------------------------------------------------------------
 
-    def _scorer(self, state: ModelState, config: LiveConfig) -> Scorer | None:
+    def _scorer(self, state: ModelState, batch: Batch) -> Scorer | None:
         """The model that config names, or the one that served before if it cannot be used (outputs say which)."""
-        scorer = self.models.get(config.model_digest) if config.model_digest else None
+        scorer = self._usable(batch.config.model_digest, batch.frames)
         if scorer is None:
-            return self.models.get(state.digest) if state.digest else None
+            return self._usable(state.digest, batch.frames)
         state.version, state.digest = scorer.card.version, scorer.card.digest
+        return scorer
+
+    def _usable(self, digest: str, served: Sequence[Frame]) -> Scorer | None:
+        """The model with this digest, if it is at hand and wants no feature that the pipeline does not make."""
+        scorer = self.models.get(digest) if digest else None
+        if scorer is None or any(not set(scorer.card.features).issubset(f.batch.schema.names) for f in served):
+            return None
         return scorer
 
     def _predict(self, frame: Frame, config: LiveConfig, scorer: Scorer | None) -> tuple[dict[str, Array], Mode, float]:
@@ -112,7 +122,7 @@ class ModelAgent:
             matrix = self._matrix(columns, scorer)
             added["score"], seconds = scorer.score(matrix)
             mode = Mode.NORMAL
-        shadow = self.models.get(config.shadow_digest) if config.shadow_digest else None
+        shadow = self._usable(config.shadow_digest, (frame,))
         if shadow is not None:
             added["shadow_score"] = shadow.score(self._matrix(columns, shadow))[0]
         if matrix is not None:
@@ -172,26 +182,33 @@ class ModelAgent:
             bins = feature_bins(made["matrix"], scorer.card.features, scorer.card.reference)
             if bins is not None:
                 totals.add_hist(_BINS, bins)
-                if version not in self._layouts:
-                    self._layouts[version] = layout(scorer.card.features, scorer.card.reference)
+                if version not in state.layouts:
+                    _lay_out(state, version, layout(scorer.card.features, scorer.card.reference))
         if mode is Mode.NORMAL:
             totals.add_latency(seconds * 1000, part.rows)
         if "shadow_score" in made:
             shadow = state.panes.at(pane_of(now), config.shadow_version, config.version, "shadow")
             shadow.n += part.rows
 
-    def _named(self, counts: Counts) -> Counts:
-        """Bins by feature, and the latency histogram under its name: this one is the model's own time."""
-        hists = dict(counts.hists)
-        if "latency" in hists:
-            hists["model_ms"] = hists.pop("latency")
-        bins = hists.pop(_BINS, None)
-        if bins is not None:
-            at = 0
-            for name, width in self._layouts.get(counts.model, ()):
-                hists[f"feature:{name}"] = bins[at : at + width]
-                at += width
-        return msgspec.structs.replace(counts, hists=hists)
+
+def _lay_out(state: ModelState, version: str, laid: tuple[tuple[str, int], ...]) -> None:
+    state.layouts[version] = laid
+    while len(state.layouts) > _KEEP_LAYOUTS:
+        del state.layouts[next(iter(state.layouts))]
+
+
+def _named(counts: Counts, laid: tuple[tuple[str, int], ...]) -> Counts:
+    """Bins by feature, and the latency histogram under its name: this one is the model's own time."""
+    hists = dict(counts.hists)
+    if "latency" in hists:
+        hists["model_ms"] = hists.pop("latency")
+    bins = hists.pop(_BINS, None)
+    if bins is not None:
+        at = 0
+        for name, width in laid:
+            hists[f"feature:{name}"] = bins[at : at + width]
+            at += width
+    return msgspec.structs.replace(counts, hists=hists)
 
 
 def layout(names: tuple[str, ...], reference: dict[str, FeatureReference]) -> tuple[tuple[str, int], ...]:

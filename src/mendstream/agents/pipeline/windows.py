@@ -47,12 +47,15 @@ def redo(state: WindowState, means: Mapping[str, Mean], changes: list[Any], max_
     names, rings = changes
     rows = _rows(state, means, names, max_keys)
     for name, values in rings.items():
-        state.rings[name][rows] = values
+        ring = state.rings.get(name)
+        if ring is not None and ring.shape[1] == values.shape[1]:  # else the pipeline's windows are others by now
+            ring[rows] = values
 
 
 def _rows(state: WindowState, means: Mapping[str, Mean], keys: list[str], max_keys: int) -> Array:
     """The row of each key; new keys get one, and the keys unseen for longest make room."""
     state.batches += 1
+    _fit(state, means)
     index = state.index
     new = [key for key in dict.fromkeys(keys) if key not in index]
     if new:
@@ -62,21 +65,29 @@ def _rows(state: WindowState, means: Mapping[str, Mean], keys: list[str], max_ke
             new = [key for key in dict.fromkeys(keys) if key not in index]
         start = len(index)
         index.update(zip(new, range(start, start + len(new)), strict=True))
-        _grow(state, means, start + len(new))
+        _grow(state, start + len(new))
     rows = np.fromiter(map(index.__getitem__, keys), np.int64, len(keys))
     state.seen[rows] = state.batches
     return rows
 
 
-def _grow(state: WindowState, means: Mapping[str, Mean], size: int) -> None:
+def _fit(state: WindowState, means: Mapping[str, Mean]) -> None:
+    """A ring for each window: a pipeline that was changed since begins its new windows empty."""
+    for name in set(state.rings) - set(means):
+        del state.rings[name]
+    for name, mean in means.items():
+        if name not in state.rings or state.rings[name].shape[1] != mean.last:
+            state.rings[name] = np.full((len(state.seen), mean.last), np.nan)
+
+
+def _grow(state: WindowState, size: int) -> None:
     held = len(state.seen)
-    if size <= held and state.rings:
+    if size <= held:
         return
     room = max(64, size, held * 2)
     state.seen = np.concatenate([state.seen, np.zeros(room - held, dtype=np.int64)])
-    for name, mean in means.items():
-        ring = state.rings.get(name, np.zeros((0, mean.last)))
-        state.rings[name] = np.concatenate([ring, np.full((room - len(ring), mean.last), np.nan)])
+    for name, ring in state.rings.items():
+        state.rings[name] = np.concatenate([ring, np.full((room - held, ring.shape[1]), np.nan)])
 
 
 def _evict(state: WindowState, count: int) -> None:

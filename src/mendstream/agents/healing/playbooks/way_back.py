@@ -6,7 +6,7 @@ from mendstream.agents.healing import served
 from mendstream.agents.healing.params import SECOND_US
 from mendstream.agents.healing.playbooks import proofs
 from mendstream.agents.healing.playbooks.accuracy import bad_version
-from mendstream.agents.healing.playbooks.base import Check, Draft, Finding, Measure, Playbook, Rung
+from mendstream.agents.healing.playbooks.base import Check, Draft, Measure, Playbook, Rung
 from mendstream.agents.healing.state import Act, Incident, Watch
 from mendstream.agents.healing.turn import Turn
 from mendstream.contracts.records import ActionKind, AlertKind
@@ -43,7 +43,7 @@ def _watch(incident: Incident, act: Act, turn: Turn) -> Watch:
 
 
 def _worse(incident: Incident, watch: Watch, turn: Turn) -> str:
-    if any(incident.firing.values()):
+    if incident.firing:
         return f"{incident.kind} fires again"
     vitals = turn.state.vitals
     if vitals is None or not watch.visible_us:
@@ -54,14 +54,10 @@ def _worse(incident: Incident, watch: Watch, turn: Turn) -> str:
     return ""
 
 
-def _still(incident: Incident, watch: Watch, turn: Turn) -> Finding:
-    return proofs.fast(incident, watch, turn)
-
-
 WAY_BACK = Playbook(
     name="way-back",
     answers="",
-    well=_still,
+    well=proofs.fast,
     rungs=(
         Rung(
             name="release",
