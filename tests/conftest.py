@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.clock import ManualClock
-from tests.support.log import open_log
+from tests.support.log import BothWings
 
 # Examples write to disk on a shared machine: how long one takes says nothing. The seed is printed with a failure.
 settings.register_profile(
@@ -22,6 +22,6 @@ def clock():
 
 @pytest.fixture
 def bus(tmp_path, clock):
-    log = open_log(tmp_path, clock)
+    log = BothWings(tmp_path, clock)
     yield log
     log.close()

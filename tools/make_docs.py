@@ -19,19 +19,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import click
-import msgspec
 
 from mendstream.adapters.metrics.table import METRICS
 from mendstream.adapters.store import models as store
 from mendstream.agents.healing import effects
 from mendstream.agents.healing.params import SECOND_US, HealingParams
-from mendstream.agents.healing.playbooks import PLAYBOOKS, WAY_BACK
-from mendstream.agents.healing.playbooks.base import Measure, Playbook
+from mendstream.agents.healing.playbooks import PLAYBOOKS, WAY_BACK, watches
+from mendstream.agents.healing.playbooks.base import Measure, Playbook, never_worse, no_targets
 from mendstream.agents.monitoring.detectors import BRIEF_DETECTORS, DETECTORS
 from mendstream.agents.monitoring.settings import JudgeSettings
 from mendstream.agents.monitoring.view import Detector
@@ -95,6 +95,8 @@ def _held(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
+_EMPTY = "-"
+
 # --- Markdown --------------------------------------------------------------------------------------------------------
 
 
@@ -103,14 +105,17 @@ def page(title: str, source: str, *parts: str) -> str:
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [list(header), *([cell(item) for item in row] for row in rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
+    """Without the columns that would be empty in every row."""
+    columns = list(zip(header, *([cell(item) for item in row] for row in rows), strict=True))
+    kept = [column for column in columns if set(column[1:]) != {_EMPTY}]
+    lines = list(zip(*kept, strict=True))
+    lines.insert(1, ("---",) * len(kept))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def cell(item: object) -> str:
     text = "" if item is None else str(item)
-    return " ".join(text.split()).replace("|", "\\|") or "-"
+    return " ".join(text.split()).replace("|", "\\|") or _EMPTY
 
 
 def code(item: object) -> str:
@@ -166,8 +171,9 @@ def members(kind: type[StrEnum]) -> list[tuple[str, str]]:
     return [(member.value, comments.get(member.name, "")) for member in kind]
 
 
-def doc(thing: object) -> str:
-    return " ".join((inspect.getdoc(thing) or "").split())
+def doc(kind: type) -> str:
+    """Its own docstring, not one that it has inherited."""
+    return " ".join((vars(kind).get("__doc__") or "").split())
 
 
 def first_line(thing: object) -> str:
@@ -323,8 +329,8 @@ def records_page() -> str:
 
 
 def _record(kind: type[Record]) -> str:
-    tag = msgspec.structs.fields(kind) and kind.__struct_config__.tag
-    return f"## {kind.__name__}\n\n`{TOPIC_OF[kind]}`, tag `{tag}`. {doc(kind)}\n\n{fields_table(kind)}"
+    head = f"Topic `{TOPIC_OF[kind]}`, `record` is `{kind.__struct_config__.tag}`. {doc(kind)}".strip()
+    return f"## {kind.__name__}\n\n{head}\n\n{fields_table(kind)}"
 
 
 def _member(value: str, comment: str) -> str:
@@ -341,7 +347,8 @@ def detectors() -> str:
         "firing or not; alerts, repeats and time-outs are the judge's. How the limits are found: "
         "[how drift is decided](../explanation/detection.md).",
         '## `rules = "default"`', *(_detector(row) for row in DETECTORS),
-        '## `rules = "brief"`', "The original request's plain thresholds.", *(_detector(row) for row in BRIEF_DETECTORS),
+        '## `rules = "brief"`', "The original request's plain thresholds.",
+        *(_detector(row) for row in BRIEF_DETECTORS),
         "## What the judge is set with",
         "The house fills these from `slo.*`, `monitoring.*` and `bus.max_backlog`; the rest are fixed.",
         _values(JudgeSettings()),
@@ -403,8 +410,11 @@ def _rungs(book: Playbook) -> Iterator[str]:
             ("measure", "expected effect", "impact", "cost", "proof of cure", "counts", "guard", "settle", "time-out"),
             rows,
         )
-        if rung.targets is not Playbook.__dataclass_fields__["rungs"].default and rung.targets.__name__ != "no_targets":
+        if rung.targets is not no_targets:
             yield f"Once for each target: {first_line(rung.targets)}"
+
+
+_SEE = "see the file"
 
 
 def _measure(measure: Measure) -> tuple[object, ...]:
@@ -413,11 +423,18 @@ def _measure(measure: Measure) -> tuple[object, ...]:
     check = measure.check
     if check is None:
         return (*head, "its target has answered", "", "", "", f"{measure.answer_us / SECOND_US:g} s to answer")
-    worse = first_line(check.worse).removeprefix("Guard: ")
+    guard = "" if check.worse is never_worse else first_line(check.worse).removeprefix("Guard: ") or _SEE
     return (
-        *head, first_line(check.proof), first_line(check.watch), worse,
+        *head, first_line(check.proof), _counted(check.watch), guard,
         f"{check.settle_us / SECOND_US:g} s", f"{check.timeout_us / SECOND_US:g} s",
     )  # fmt: skip
+
+
+def _counted(watch: Callable[..., object]) -> str:
+    """Which rows a proof counts; the `_fast` ones are their namesakes with one thing more."""
+    plain = getattr(watches, watch.__name__.removesuffix("_fast"), watch)
+    more = "" if plain is watch else " Only from when it is no longer slow."
+    return (first_line(plain) or _SEE) + more
 
 
 def _undo(kind: ActionKind) -> str:
@@ -462,17 +479,21 @@ def faults() -> str:
 # --- command line ----------------------------------------------------------------------------------------------------
 
 
-def _common() -> set[str]:
-    """Names of the options that most verbs take."""
-    command = click.Command("x", callback=lambda: None)
-    for option in (*options._OPTIONS, options.json_option):
-        option(command)
-    return {param.name or "" for param in command.params}
+@cache
+def _common() -> tuple[click.Option, ...]:
+    """The options that most verbs take."""
+    command = click.Command("any", callback=lambda: None)
+    options.json_option(command)
+    shared = [param for param in group.main.params if param.name != "version"]
+    return tuple(param for param in (*shared, *command.params) if isinstance(param, click.Option))
+
+
+def _is_common(param: click.Parameter) -> bool:
+    return isinstance(param, click.Option) and (param.name, param.help) in {(o.name, o.help) for o in _common()}
 
 
 def cli() -> str:
     root = click.Context(group.main, info_name="mendstream")
-    shared = [param for param in group.main.params if param.name in _common()]
     parts = [part for verb in group.VERBS for part in _command(group.main.get_command(root, verb), verb, root)]
     return page(
         "Command line", "cli",
@@ -480,7 +501,7 @@ def cli() -> str:
         "prints one JSON document (`tail`: one object a line), and errors are JSON too. `NO_COLOR` is obeyed.",
         table(("verb", "what it does"), ((f"[`{verb}`](#mendstream-{verb})", line)
                                         for verb, (_, line) in group.VERBS.items())),
-        "## Options that most verbs take", _options(shared, root),
+        "## Options that most verbs take", _options(_common(), root),
         *parts,
     )  # fmt: skip
 
@@ -489,13 +510,13 @@ def _command(command: click.Command | None, path: str, parent: click.Context) ->
     assert command is not None
     ctx = click.Context(command, info_name=path, parent=parent)
     pieces = " ".join(command.collect_usage_pieces(ctx))
-    yield f"{'#' * (1 + len(path.split()))} mendstream {path}".replace("# mendstream", "# mendstream", 1)
+    yield f"{'#' * (1 + len(path.split()))} mendstream {path}"
     yield f"```\nmendstream {path} {pieces}\n```"
     yield _help(command)
-    own = [p for p in command.params if isinstance(p, click.Option) and p.name not in _common()]
+    own = [param for param in command.params if isinstance(param, click.Option) and not _is_common(param)]
     if own:
         yield _options(own, ctx)
-    usual = [f"`{param.opts[0]}`" for param in command.params if param.name in _common()]
+    usual = [code(param.opts[0]) for param in command.params if _is_common(param)]
     if usual:
         yield f"Also takes {', '.join(usual)}."
     if isinstance(command, click.Group):
@@ -533,8 +554,8 @@ def metrics() -> str:
 
 def sql() -> str:
     parts = []
-    for mapper in sorted(store.Base.registry.mappers, key=lambda m: m.local_table.name):  # type: ignore[union-attr]
-        kind: Any = mapper.class_
+    kinds: list[Any] = store.Base.__subclasses__()
+    for kind in kinds:
         docs = {a.name: a.doc for a in attributes(kind)}
         rows = [
             (code(column.name), str(column.type), "" if column.nullable else "not null", _key(column),
@@ -580,11 +601,13 @@ def errors_page() -> str:
         (group.USAGE, "usage or settings are wrong"), (group.COULD_NOT, "could not: the world refused, or a bug"),
         (group.INTERRUPTED, "interrupted"),
     ]  # fmt: skip
-    ends = [(worker.BUG, "a bug: the turn was not finished"), (worker.COULD_NOT, "could not go on: the house stops"),
-            (worker.FENCED, "another process owns its task now"), (worker.FULL, "disk or map full: the house stops")]  # fmt: skip
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.MendstreamError)]
-    rows = [(code(kind.__name__), code(kind.__mro__[1].__name__), doc(kind), _exit_code(kind))
-            for kind in sorted(kinds, key=inspect_line)]  # fmt: skip
+    ends = [
+        (worker.BUG, "a bug: the turn was not finished"), (worker.COULD_NOT, "could not go on: the house stops"),
+        (worker.FENCED, "another process owns its task now"), (worker.FULL, "disk or map full: the house stops"),
+    ]  # fmt: skip
+    found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+    found.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
+    rows = [(code(kind.__name__), code(kind.__mro__[1].__name__), doc(kind), _exit_code(kind)) for kind in found]
     tree = (inspect.getdoc(errors) or "").partition("\n\n")[2]
     return page(
         "Errors and exit codes", "contracts/errors.py",
@@ -597,17 +620,14 @@ def errors_page() -> str:
     )  # fmt: skip
 
 
-def inspect_line(kind: type) -> int:
-    return inspect.getsourcelines(kind)[1]
-
-
 def _exit_code(kind: type[errors.MendstreamError]) -> int:
-    return group.tell_code(kind("")) if hasattr(group, "tell_code") else group._parts(kind(""))[0]
+    """Of a command that it ends."""
+    return group.USAGE if issubclass(kind, errors.UsageError) else group.COULD_NOT
 
 
 # --- the drawing -----------------------------------------------------------------------------------------------------
 
-_STEP, _MARGIN, _LINE, _HEIGHT = 108, 70, 300, 560
+_STEP, _MARGIN, _LINE, _HEIGHT = 108, 70, 262, 450
 _MAIN = (Phase.DETECTED, Phase.LOGGED, Phase.PLANNED, Phase.APPROVED, Phase.EXECUTING, Phase.VERIFYING, Phase.RESOLVED)
 
 
@@ -615,7 +635,7 @@ def moves_drawing() -> str:
     """MOVES as arcs over a line of phases."""
     places = {phase: _MARGIN + _STEP * place for place, phase in enumerate(Phase)}
     width = 2 * _MARGIN + _STEP * (len(places) - 1)
-    main_way = set(zip(_MAIN, _MAIN[1:], strict=False))
+    main_way = set(pairwise(_MAIN))
     arcs = [
         _arc(places[now], places[to], (now, to) in main_way)
         for now, after in MOVES.items()

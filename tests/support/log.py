@@ -55,3 +55,27 @@ def frames(bus: Any, topic: Topic, partition: int = 0) -> list[Frame]:
 def shrink(monkeypatch: Any, topic: Topic, **changes: int) -> None:
     """Other retention for one topic, for the length of a test."""
     monkeypatch.setitem(SPECS, topic, dataclasses.replace(SPECS[topic], **changes))
+
+
+class BothWings:
+    """A bus of the data wing that can also be handed what the control wing writes: config, to begin with.
+
+    One process may have a log open once, so it is closed, opened for the other wing, and opened again.
+    """
+
+    def __init__(self, root: Path, clock: Clock, wing: Wing = Wing.DATA) -> None:
+        self._root = root
+        self._clock = clock
+        self._wing = wing
+        self._bus = open_log(root, clock, wing)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    def elsewhere(self, *outs: Out) -> None:
+        """Publish as a process of the other wing."""
+        self._bus.close()
+        other = open_log(self._root, self._clock, Wing.DATA if self._wing is Wing.CONTROL else Wing.CONTROL)
+        other.publish(outs)
+        other.close()
+        self._bus = open_log(self._root, self._clock, self._wing)

@@ -71,7 +71,7 @@ class Frame:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, schema) as writer:
             writer.write_batch(self.batch)
-        return sink.getvalue()  # type: ignore[no-any-return]
+        return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
     @classmethod
     def decode(cls, value: bytes | memoryview) -> Frame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -147,7 +147,10 @@ class Source(Protocol):
         """(event lines, feedback lines, the next position); empty when nothing is due."""
 
     def due_in_s(self) -> float | None:
-        """Seconds until the next line, 0.0 if one is there, None if it has ended."""
+        """Seconds until the next line, 0.0 if one is there, None if it has ended or will ring."""
+
+    def wake_by(self, ring: Callable[[], None]) -> None:
+        """`ring` wakes the reader: to be called when something arrives, by a source that cannot tell when it will."""
 
     def done(self, position: int) -> None:
         """Everything before `position` is durable."""

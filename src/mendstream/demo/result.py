@@ -158,7 +158,7 @@ def good(story: Story, accounting: Accounting) -> bool:
 
 # --- for people ------------------------------------------------------------------------------------------------------
 
-HEADER = ("fault", "incident", "status", "detected", "acted", "verified", "the brief expects", "what was done")
+HEADER = ("fault", "incident", "status", "detected", "acted", "verified", "brief", "what was done")
 
 
 def rows(story: Story) -> list[tuple[str, ...]]:

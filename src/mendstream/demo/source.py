@@ -107,6 +107,9 @@ class FlightsSource:
         at, first = self._anchor
         return max(0.0, (self._next - first) / self._rate - (self._clock.now_us() - at) / 1e6)
 
+    def wake_by(self, ring: Callable[[], None]) -> None:
+        """It knows when its next line is due."""
+
     def done(self, position: int) -> None:
         """Forget the regimes that nothing can be asked of any more."""
         while len(self._spans) > 1 and self._spans[1].start < position - 3 * DAY:

@@ -23,7 +23,8 @@ from mendstream.demo.accounting import Accounting
 from mendstream.demo.scenario import STEPS, Attempt, Case, Ending, Story
 
 STAGES = ("ingestion", "feature", "model", "decision")
-_CARD = 25
+_CARD = 20
+"""Four of them stand beside each other on the narrowest usual terminal."""
 _LINES = 5
 """Newest lines under the cards."""
 
@@ -141,7 +142,7 @@ def render(story: Story, lines: Sequence[str] = ()) -> RenderableType:
     """The story as it stands: what is going on, the pipeline, a card for each fault, the newest lines."""
     title = Text.assemble((f"{_clock(story)}  ", "dim"), (story.chapter, "bold"))
     newest = Text("\n".join(lines), style="dim", no_wrap=True, overflow="ellipsis")
-    return Group(title, strip(story.news.vitals), Columns(_cards(story), equal=True), newest)
+    return Group(title, strip(story.news.vitals), Columns(_cards(story), padding=(0, 0)), newest)
 
 
 def strip(vitals: Vitals | None) -> RenderableType:
@@ -180,19 +181,19 @@ def _cards(story: Story) -> list[RenderableType]:
 
 
 def card(attempt: Attempt | None, name: str) -> RenderableType:
-    """One fault: the seven steps of its incident, each with the time since the fault went in."""
+    """One fault: the seven steps of its incident, each with the seconds since the fault went in."""
     case = attempt.case if attempt else None
     lines = [_step_line(step, case, attempt.onset_us if attempt else None) for step in STEPS]
     return Panel(
         Text("\n").join(lines), title=name, title_align="left", subtitle=_subtitle(attempt), subtitle_align="right",
-        border_style=_border(attempt), width=_CARD, padding=(0, 1),
+        border_style=_border(attempt), width=_CARD, padding=0,
     )  # fmt: skip
 
 
 def _step_line(name: str, case: Case | None, onset_us: int | None) -> Text:
     at = done_at(name, case)
     if at is not None and onset_us is not None:
-        return Text(f"✓ {name:<12} {(at - onset_us) / 1e6:5.1f} s", style="green")
+        return Text(f"✓ {name:<12}{(at - onset_us) / 1e6:4.1f}", style="green", no_wrap=True)
     begun = case is not None and any(step.step == name for step in case.steps)
     return Text(f"… {name}", style="yellow") if begun else Text(f"· {name}", style="dim")
 
@@ -226,7 +227,7 @@ def times(story: Story) -> RenderableType:
     """Times since each fault went in, beside those of the original request."""
     table = Table(title="from fault to proof", title_justify="left")
     for column in result.HEADER:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column != result.HEADER[-1])
     for row in result.rows(story):
         table.add_row(*row)
     return table

@@ -177,9 +177,7 @@ class Parts:
                 from mendstream.agents.pipeline.ingestion import IngestionAgent, Limits
 
                 s = settings.ingestion
-                limits = Limits(
-                    s.max_record_bytes, s.max_depth, s.max_ahead_s * 1_000_000, s.max_age_s * 1_000_000, s.dedupe_window
-                )
+                limits = Limits(s.max_record_bytes, s.max_ahead_s * 1_000_000, s.max_age_s * 1_000_000, s.dedupe_window)
                 return IngestionAgent(self.pipeline, partitions=settings.run.partitions, limits=limits)
             case "feature":
                 from mendstream.agents.pipeline.feature import FeatureAgent

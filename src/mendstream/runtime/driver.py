@@ -181,6 +181,12 @@ class Driver:
             waits.append(_PRESSURE_EVERY_US / 1e6)
         return max(0.0, min(waits))
 
+    def wake_by(self, ring: Callable[[], None]) -> None:
+        """`ring` wakes the loop that pumps this driver."""
+        for leg in self._legs:
+            if leg.source is not None:
+                leg.source.wake_by(ring)
+
     def close(self) -> None:
         for leg in self._legs:
             if leg.source is not None:

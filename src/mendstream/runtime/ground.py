@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mendstream.adapters.bus import boot
 from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.contracts.knobs import LiveConfig, fold
@@ -44,6 +45,9 @@ def prepare(settings: Settings) -> None:
     root = data_dir(settings)
     new = hashlib.sha256(f"{time.time_ns()}{os.getpid()}".encode()).hexdigest()[:6]
     create(root, incarnation=new, map_bytes=settings.bus.map_size_mb << 20)
+    if boot.unclean(root):
+        boot.recover(root)
+    boot.opened(root, settings.bus.durability)
     catalogue = Catalogue(models_dir(settings).absolute())
     if settings.models.initial:
         catalogue.import_dir(Path(settings.models.initial))

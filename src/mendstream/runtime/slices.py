@@ -5,6 +5,8 @@ from __future__ import annotations
 _NOISE_S = 0.05
 """Steps differ by so much on a busy machine for no reason."""
 _STRIDE = 4
+_LIKE = 0.25
+"""Sizes that differ by less than this share are one size: they do not tell a cost per call from one per row."""
 
 
 class Slicer:
@@ -34,6 +36,9 @@ class Slicer:
         """The step was nothing like those before it: what they taught is over (a fault came, or went)."""
         if self._w == 0:
             return False
+        mean_r = self._r / self._w
+        if not self._spread and abs(rows - mean_r) > _LIKE * mean_r:
+            return False  # of another size nothing was known: this teaches it
         slope, call = self._line()
         expected = call + slope * rows
         return abs(seconds - expected) > _NOISE_S and not expected / 3 < seconds < expected * 3
@@ -45,11 +50,11 @@ class Slicer:
             return self._most
         slope, call = self._line()
         if not self._spread:
-            # Nothing tells a cost per call from one per row: suppose it is all per row, but try four times as many, or
-            # a slow call would hold the batches at the size that they had.
+            # Nothing tells a cost per call from one per row: suppose it is all per row. If that is wrong, the next step
+            # will tell, for it has another size; a single row can only become more.
             mean_r = self._r / self._w
-            wanted = (self._target / slope) if slope > 0 else self._most
-            return max(1, min(self._most, int(max(wanted, _STRIDE * mean_r))))
+            wanted = self._target / slope if slope > 0 else self._most
+            return max(1, min(self._most, int(_STRIDE * mean_r if mean_r < 2 and wanted < mean_r else wanted)))
         if call > self._target / 2 or slope <= 0:
             return self._most
         return max(1, min(self._most, int((self._target - call) / slope)))

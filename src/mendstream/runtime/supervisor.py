@@ -23,7 +23,9 @@ from typing import IO, Any
 import msgspec
 import structlog
 
+from mendstream.adapters.bus import boot
 from mendstream.adapters.bus.watch import LockWatch
+from mendstream.adapters.sources import SPOOL
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import CouldNot, DataDirError, MendstreamError
 from mendstream.contracts.ports import Out, TaskCommit
@@ -42,6 +44,7 @@ from mendstream.runtime import logs
 from mendstream.runtime.clock import WallClock
 from mendstream.runtime.ground import data_dir, open_bus, prepare
 from mendstream.runtime.roster import ROLE_OF, Place, places
+from mendstream.runtime.spool import StdinSpool
 from mendstream.settings import Settings, to_environment
 
 COMMANDS = Stream(Topic.COMMANDS, 0)
@@ -119,6 +122,8 @@ class House:
         ):
             self._children[place.process] = Child(place)
         self._assign()
+        if self.settings.ingestion.source == "stdin":
+            StdinSpool(sys.stdin.buffer, self.root / SPOOL, self._bus).start()
         for child in self._children.values():
             if child.place.role == "trainer":
                 child.start_at_us = self.clock.now_us() + TRAINER_AFTER_US
@@ -147,6 +152,7 @@ class House:
         self._bell.close()
         self._bus.sync()
         self._bus.close()
+        boot.closed(self.root)
         self._hold.close()
         if self._lock is not None:
             self._lock.close()

@@ -125,6 +125,8 @@ class Worker:
         if self._parts.sink is not None:
             streams.update(self._parts.sink.reads)
         self._bell = self._parts.bus.listen(self._place.process, sorted(streams))
+        for driver in self._parts.drivers.values():
+            driver.wake_by(self._bell.ring)
 
     # --- ownership ---------------------------------------------------------------------------------------------------
 

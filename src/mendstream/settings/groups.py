@@ -77,7 +77,6 @@ class Ingestion(Group, frozen=True):
     max_record_bytes: Annotated[
         int, about("A longer record becomes a dead letter.", "bytes", ge=64, le=64 << 20)
     ] = 1 << 20  # fmt: skip
-    max_depth: Annotated[int, about("Deeper nested JSON becomes a dead letter.", "levels", ge=1, le=200)] = 32
     max_ahead_s: Annotated[int, about("An event further in the future becomes a dead letter.", "s", ge=0)] = 300
     max_age_s: Annotated[int, about("An older event becomes a dead letter.", "s", ge=1)] = 31_536_000
     dedupe_window: Annotated[

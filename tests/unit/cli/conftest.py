@@ -42,7 +42,8 @@ def bus(folder, monkeypatch):
     (folder / ".mendstream" / "control").mkdir(parents=True)
     monkeypatch.setattr("mendstream.runtime.ground.open_bus", open_bus)
     monkeypatch.setattr("mendstream.cli.work.bus.person", lambda: "ada")
-    for module in ("bus", "answers", "operate", "status", "incidents", "train"):
+    monkeypatch.setattr("mendstream.runtime.inject.open_bus", lambda settings: open_bus(settings))
+    for module in ("bus", "answers", "status", "incidents", "train"):
         monkeypatch.setattr(f"mendstream.cli.work.{module}.now_us", lambda: NOW)
     for module in ("answers", "operate", "incidents"):
         monkeypatch.setattr(f"mendstream.cli.work.{module}.person", lambda: "ada")

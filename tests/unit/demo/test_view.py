@@ -123,9 +123,9 @@ def test_before_the_first_vitals_the_pipeline_is_starting():
 
 def test_steps_tick_by_with_the_time_since_the_fault():
     text = seen(render(story_of(HEALED[:5])))
-    assert "✓ detection      1.0 s" in text
-    assert "✓ approval       1.5 s" in text
-    assert "✓ execution      2.0 s" in text
+    assert "✓ detection    1.0" in text
+    assert "✓ approval     1.5" in text
+    assert "✓ execution    2.0" in text
     assert "· verification" in text
     assert "MITIGATING" in text
 
@@ -134,14 +134,14 @@ def test_verification_is_done_only_with_the_proof():
     in_between = step("verification", 15, phase="VERIFYING")
     assert "… verification" in seen(render(story_of((*HEALED[:5], in_between))))
     text = seen(render(story_of(HEALED, Ending.RESOLVED)))
-    assert "✓ verification   5.0 s" in text
-    assert "✓ memory         5.0 s" in text
+    assert "✓ verification 5.0" in text
+    assert "✓ memory       5.0" in text
     assert "RESOLVED" in text
 
 
 def test_the_way_back_does_not_tick_the_cards_steps_again():
     back = step("execution", 25, Status.RESOLVED, resolved=17, phase="EXECUTING", data={"way_back": True})
-    assert "✓ execution      2.0 s" in seen(render(story_of((*HEALED, back), Ending.RESOLVED)))
+    assert "✓ execution    2.0" in seen(render(story_of((*HEALED, back), Ending.RESOLVED)))
 
 
 def test_the_picture_fits_a_narrow_terminal():

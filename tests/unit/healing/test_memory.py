@@ -64,6 +64,13 @@ def test_the_plan_shows_the_most_similar_case():
     assert planning.data["similar"]["incident_id"] == first
 
 
+def test_a_case_of_another_type_is_not_shown():
+    house = House().healthy()
+    house.state.cases.append(case("inc-0", kind="PERF_DROP", slow_share=0.9))
+    house.feed(house.alert("LATENCY_SLO_BREACH"))
+    assert "like inc-0" not in house.texts("planning")[-1]
+
+
 def test_memory_keeps_the_newest_cases_only():
     house = House(memories=3, actions_per_hour=0).healthy()
     for n in range(5):

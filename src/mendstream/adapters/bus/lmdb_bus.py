@@ -117,6 +117,49 @@ def _check_format(root: Path, version: bytes) -> None:
         )
 
 
+def renew(root: Path) -> None:
+    """Give the log a new incarnation: some of what sinks have seen may be missing from it."""
+    for wing in Wing:
+        env = _Env(root / wing.value, map_bytes=0, sync=True, readonly=False)
+        with env.env.begin(write=True, db=env.meta) as txn:
+            held = bytes(txn.get(b"incarnation", b"")).decode()
+            stem, _, count = held.partition(".")
+            txn.put(b"incarnation", f"{stem}.{int(count or 0) + 1}".encode())
+        env.env.close()
+
+
+def inspect(env: lmdb.Environment, ends: dict[str, int], positions: list[tuple[str, str, int]]) -> list[str]:
+    """What is wrong with one environment; fills `ends` (stream -> end) and `positions` (task, stream, position)."""
+    problems: list[str] = []
+    names = {number: topic for topic, number in _NUMBER.items()}
+    with env.begin() as txn:
+        log, kept, tasks = (env.open_db(name, txn=txn, create=False) for name in (b"log", b"ends", b"tasks"))
+        at: dict[bytes, int] = {}
+        with txn.cursor(db=log) as cursor:
+            for key, value in cursor:
+                _, _, position = _KEY.unpack(key)
+                prefix = bytes(key[:3])
+                if at.setdefault(prefix, position) != position:
+                    problems.append(f"{_named(names, prefix)} has a gap before {position}")
+                at[prefix] = position + _HEAD.unpack_from(value)[0]
+        with txn.cursor(db=kept) as cursor:
+            for key, value in cursor:
+                held = _Ends(*_ENDS.unpack(value))
+                ends[_named(names, bytes(key))] = held.end
+                if at.get(bytes(key), held.end) != held.end:
+                    problems.append(f"{_named(names, bytes(key))} should end at {held.end}")
+        with txn.cursor(db=tasks) as cursor:
+            for key, value in cursor:
+                found = _decode_task(value).positions
+                positions += [(bytes(key).decode(), stream, position) for stream, position in found.items()]
+    return problems
+
+
+def _named(names: dict[int, Topic], prefix: bytes) -> str:
+    number, partition = _STREAM.unpack(prefix)
+    return str(Stream(names[number], partition))
+
+
 class LmdbBus:
     """`contracts.ports.Bus` on LMDB. Safe for use by several threads of one process."""
 
@@ -301,7 +344,7 @@ class LmdbBus:
             self._grown.clear()
 
     def _trim(self, txn: Any, stream: Stream, ends: _Ends, most: int) -> _Ends:
-        """Delete at most `most` of the oldest blocks that are over the limits and that no pipeline stage still has to read."""
+        """Delete at most `most` of the oldest blocks: over the limits, and not still to be read by a pipeline stage."""
         spec = SPECS[stream.topic]
         if not spec.retention_bytes and not spec.retention_s:
             return ends
@@ -346,7 +389,11 @@ class LmdbBus:
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     def listen(self, name: str, streams: Sequence[Stream]) -> FifoBell:
-        return FifoBell(self._root / "bells", name, [s for s in streams if s.topic is not Topic.SOURCE])
+        return FifoBell(self._root / "bells", name, streams)
+
+    def ring(self, stream: Stream) -> None:
+        """Wake who listens to `stream`, for what grows outside the log: a source's spool."""
+        self._ringer.ring([stream])
 
     def sync(self) -> None:
         """Bring what was committed to the disk, whatever the durability."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mendstream.contracts.agent import Line
@@ -67,6 +67,9 @@ class FileSource:
             return _LOOK_AGAIN_S if self._follow else None
         return 1 / self._rate if self._rate else 0.0
 
+    def wake_by(self, ring: Callable[[], None]) -> None:
+        """Whoever writes to a file that is followed rings the bell of its stream."""
+
     def done(self, position: int) -> None:
         """The file is its own memory."""
 
@@ -84,6 +87,9 @@ class NoSource:
 
     def due_in_s(self) -> float | None:
         return None
+
+    def wake_by(self, ring: Callable[[], None]) -> None:
+        """Nothing ever arrives."""
 
     def done(self, position: int) -> None:
         """Nothing was taken."""

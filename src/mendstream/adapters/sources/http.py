@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -39,7 +39,9 @@ class HttpSource:
         """The position of the first line that waits; None until somebody asks."""
         self._lines = 0
         self._lock = threading.Lock()
-        self._arrived = threading.Event()
+        self._ring: Callable[[], None] = lambda: None
+        self._news = False
+        """Lines wait that nobody has been given."""
         source, limit = self, most_bytes * 64
 
         class Handler(BaseHTTPRequestHandler):
@@ -99,7 +101,8 @@ class HttpSource:
                 return 503
             self._lines += len(lines)
             self._waiting.append(request)
-        self._arrived.set()
+            self._news = True
+        self._ring()
         return 200 if request.done.wait(ANSWER_S) else 503
 
     def poll(self, position: int, max_lines: int, max_bytes: int) -> tuple[Sequence[Line], Sequence[Line], int]:
@@ -117,12 +120,14 @@ class HttpSource:
                     target.append(Line(value, end))
                     end, size = end + 1, size + len(value)
                 at += len(request.lines)
-            self._arrived.clear()
+            self._news = False
         return events, feedback, end
 
     def due_in_s(self) -> float | None:
-        # The driver sleeps on a bell that a request cannot ring: look again soon.
-        return 0.0 if self._arrived.is_set() else 0.005
+        return 0.0 if self._news else None
+
+    def wake_by(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
 
     def done(self, position: int) -> None:
         with self._lock:

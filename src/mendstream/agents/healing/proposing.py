@@ -39,10 +39,10 @@ def propose(turn: Turn, incident: Incident, measure: Measure, draft: Draft) -> N
     incident.act_done = False
     go(turn, incident, Phase.PLANNED)
     ask(turn, incident, measure)
-    found = memory.similar(turn.state.cases, incident.kind, incident.features, 1) if not incident.back else []
+    found = [] if incident.back or incident.n else memory.similar(turn.state.cases, incident.kind, incident.features, 1)
     text = f"{told(action)} proposed: {measure.effect}"
     data: dict[str, object] = {"proposal_id": incident.act.proposals[-1], "plan_hash": incident.act.plan_hash}
-    if found:
+    if found and found[0].case.incident_type == incident.kind:
         text += f" ({memory.told(found[0])})"
         case, distance = found[0]
         data["similar"] = {

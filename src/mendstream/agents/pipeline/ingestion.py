@@ -47,7 +47,6 @@ class Limits(NamedTuple):
     """What a record may be at most; beyond it is a dead letter."""
 
     max_record_bytes: int = 1 << 20
-    max_depth: int = 32
     max_ahead_us: int = 300_000_000
     max_age_us: int = 31_536_000_000_000
     dedupe_window: int = 100_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from mendstream.contracts.ports import Out
 from mendstream.contracts.records import DeadLetter, decode
 from mendstream.contracts.topics import SPECS, Codec, Stream, Topic, Wing, wing_of
 from mendstream.settings import Settings
+
+_POST_LINES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +73,21 @@ def replay_letters(settings: Settings, choice: Choice, to: Path | None, *, as_js
     done = set() if choice.again else _replayed(settings)
     chosen = [letter for letter in found if letter.id not in done]
     outside = [letter for letter in chosen if letter.topic == Topic.SOURCE]
-    if outside and to is None:
+    if outside and to is None and settings.ingestion.source != "http":
         raise CouldNot(
             f"{len(outside)} of {len(chosen)} came from outside: the bus cannot take them back",
             hint="write them with --to FILE, and feed that file to the source",
         )
-    refused = _publish(settings, [letter for letter in chosen if letter.topic != Topic.SOURCE])
-    _write(outside, to)
+    inside = [letter for letter in chosen if letter.topic != Topic.SOURCE]
+    refused = _publish(settings, inside)
+    # At once, each kind by itself: should the rest fail, these must not go twice.
+    _remember(settings, [letter for letter in inside if letter.id not in refused])
+    if to is not None:
+        _write(outside, to)
+    else:
+        _post(settings, outside)
+    _remember(settings, outside)
     sent = [letter for letter in chosen if letter.id not in refused]
-    _remember(settings, sent)
     _tell(sent, refused, len(found) - len(chosen), as_json=as_json, to_stderr=to == Path("-"))
     return 0 if sent and not refused else 1
 
@@ -143,10 +152,35 @@ def _out(letter: DeadLetter) -> Out:
     return Out(Stream(topic, letter.partition), letter.value.strip(), 1)
 
 
-def _write(letters: Sequence[DeadLetter], to: Path | None) -> None:
-    lines = b"".join(letter.value.rstrip(b"\r\n") + b"\n" for letter in letters)
-    if to is None or not lines:
-        return
+def _post(settings: Settings, letters: Sequence[DeadLetter]) -> None:
+    """To the running HTTP source; raises CouldNot unless it has them in the log."""
+    s = settings.ingestion
+    for path in ("/events", "/feedback"):
+        # Ingestion says of a feedback line that it is one; its bytes do not.
+        mine = [one for one in letters if one.detail.startswith("feedback") is (path == "/feedback")]
+        for start in range(0, len(mine), _POST_LINES):
+            connection = http.client.HTTPConnection(s.http_host, s.http_port, timeout=60)
+            try:
+                connection.request("POST", path, body=_lines(mine[start : start + _POST_LINES]))
+                answer = connection.getresponse()
+                said = answer.read(200).decode(errors="replace")
+            except OSError as error:
+                raise CouldNot(
+                    f"no HTTP source answers on {s.http_host}:{s.http_port}: {error}",
+                    hint="start the house, or write the lines with --to FILE",
+                ) from error
+            finally:
+                connection.close()
+            if answer.status != http.HTTPStatus.OK:
+                raise CouldNot(f"the HTTP source answers {answer.status}: {said}", hint="try again in a moment")
+
+
+def _lines(letters: Sequence[DeadLetter]) -> bytes:
+    return b"".join(letter.value.rstrip(b"\r\n") + b"\n" for letter in letters)
+
+
+def _write(letters: Sequence[DeadLetter], to: Path) -> None:
+    lines = _lines(letters)
     if to == Path("-"):
         click.echo(lines, nl=False)
         return

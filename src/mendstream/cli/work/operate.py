@@ -1,4 +1,4 @@
-"""A person's wish in, a forced record on config-updates out."""
+"""A person's wish in, a forced change of a knob or a fault out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import click
 
-from mendstream.cli.show import document, note
-from mendstream.cli.work.bus import live_config, now_us, opened, person, person_id, publish, turn_knobs
-from mendstream.contracts.records import Fault, Scalar, encode
-from mendstream.contracts.topics import Stream, Topic
+from mendstream.cli.show import document
+from mendstream.cli.work.bus import live_config, opened, person, turn_knobs
+from mendstream.contracts.records import Scalar
+from mendstream.runtime.inject import inject
 from mendstream.settings import Settings
 
 
@@ -28,13 +28,9 @@ def set_paused(settings: Settings, paused: bool, reason: str, *, as_json: bool) 
 
 
 def put_fault(settings: Settings, name: str, params: Mapping[str, Scalar], *, on: bool, as_json: bool) -> int:
-    with opened(settings, readonly=False) as bus:
-        fault = Fault(id=person_id(bus), name=name, on=on, params=dict(params), actor=person(), at_us=now_us())
-        publish(bus, Stream(Topic.CONFIG_UPDATES, 0), [fault])
-    if not settings.chaos.enabled:
-        note("note: chaos.enabled is false in these settings; a house that runs with them ignores the fault")
+    done = inject(settings, name, params, on, person())
     if as_json:
-        click.echo(encode(fault))
+        document({"fault": name, "on": on, "done": done})
     else:
-        click.echo(f"fault {name} {'in' if on else 'out'}")
+        click.echo(done)
     return 0

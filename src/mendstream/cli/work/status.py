@@ -118,7 +118,7 @@ def _print(facts: dict[str, Any]) -> None:
         "house": f"{'running' if facts['running'] else 'not running'} in {facts['data_dir']}",
         "healing": "paused" if facts["healing_paused"] else "on",
         "mode": str(facts["mode"]),
-        "model": config.model_version,
+        "model": config.model_version or "none: the fallback serves",
         "config": config.version,
     }
     if vitals is not None:

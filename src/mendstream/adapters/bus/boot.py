@@ -1,0 +1,87 @@
+"""After a power cut: was the log closed cleanly, is it whole, and if it is, a new incarnation for it.
+
+Durability `process` survives the death of any process, not of the machine: what LMDB had not synced may be lost or
+torn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import lmdb
+import msgspec
+
+from mendstream.adapters.bus import lmdb_bus
+from mendstream.contracts.errors import DataDirError
+from mendstream.contracts.topics import Topic, Wing
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """DATA/run/boot.json: on which boot of the machine the log was last open, and whether it was closed."""
+
+    boot: str
+    clean: bool
+    durability: str
+
+
+def unclean(root: Path) -> bool:
+    """Whether the machine went down while the log was open with less than full durability."""
+    try:
+        last = msgspec.json.decode((root / "run" / "boot.json").read_bytes(), type=Boot)
+    except FileNotFoundError:
+        return False
+    except msgspec.DecodeError:
+        return True  # half written: it was open
+    return last.boot != _boot_id() and not last.clean and last.durability == "process"
+
+
+def opened(root: Path, durability: Literal["power", "process"]) -> None:
+    """Note that the log is in use."""
+    path = root / "run" / "boot.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(Boot(_boot_id(), False, durability)))
+
+
+def closed(root: Path) -> None:
+    """Everything is synced and nobody writes any more."""
+    path = root / "run" / "boot.json"
+    last = msgspec.json.decode(path.read_bytes(), type=Boot)
+    path.write_bytes(msgspec.json.encode(Boot(last.boot, True, last.durability)))
+
+
+def verify(root: Path) -> list[str]:
+    """What is wrong with a log: gaps, ends that do not fit, positions beyond an end. Empty: it is whole."""
+    problems: list[str] = []
+    ends: dict[str, int] = {}
+    positions: list[tuple[str, str, int]] = []
+    for wing in Wing:
+        try:
+            with lmdb.open(str(root / wing.value), readonly=True, max_dbs=8, lock=False) as env:
+                problems += lmdb_bus.inspect(env, ends, positions)
+        except (lmdb.Error, OSError) as error:
+            problems.append(f"{wing.value}: cannot be read: {error}")
+    for task, stream, position in positions:
+        if not stream.startswith(Topic.SOURCE.value) and position > ends.get(stream, 0):
+            problems.append(f"{task} is at {position} of {stream}, which ends at {ends.get(stream, 0)}")
+    return problems
+
+
+def recover(root: Path) -> None:
+    """Verify; raises DataDirError with the fix if the log is torn. If it is whole, a new incarnation begins."""
+    problems = verify(root)
+    if problems:
+        raise DataDirError(
+            f"the machine went down while {root} was open, and its log is torn: {'; '.join(problems[:3])}",
+            hint='restore a copy, or begin anew with --data DIR; bus.durability = "power" prevents it',
+        )
+    lmdb_bus.renew(root)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:  # not Linux: the boot is not known, so a crash of the machine is not told from one of the house
+        return ""
