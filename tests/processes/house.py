@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 import psutil
+import structlog
 
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.contracts.models import ModelCard
@@ -129,6 +130,11 @@ class Case:
 
     def action(self, kind: str) -> ActionRow:
         return next(row for row in self.actions.values() if row.proposed_action.kind == kind)
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """What the serving path said when it ended well."""
+        return next(step.data for step in reversed(self.own) if step.step == "verification" and step.data)
 
     def first(self, step: str) -> int:
         """Place of the first record of a step."""
@@ -380,6 +386,7 @@ class Running(Reader):
         if not self.stopped:
             self.stopped = True
             self.house.stop()
+            _close_log()
 
     def tick(self) -> None:
         self.house.step()
@@ -563,6 +570,14 @@ def working_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(held)
+
+
+def _close_log() -> None:
+    """The supervisor's log file, which a process of its own would leave to its end."""
+    file = getattr(structlog.get_config()["logger_factory"], "_file", None)
+    structlog.reset_defaults()
+    if file is not None:
+        file.close()
 
 
 def _is_there(pid: int) -> bool:

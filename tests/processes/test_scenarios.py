@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.processes.house import STEPS, Case, Running
 
 from mendstream.contracts.records import AlertState, Proposal, Vitals
 from mendstream.contracts.topics import Topic
 from mendstream.demo.accounting import account
-from tests.processes.house import STEPS, Case, Running
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
@@ -125,9 +125,9 @@ def test_a_slow_model_is_healed_by_safe_mode(house, slow):
     n, late = sum(row.n for row in rules), sum(row.slow for row in rules)
     assert n >= 200
     # What had waited for the slow model was late already when the rules took over.
-    proof = next(step for step in slow.case.own if step.step == "verification" and step.phase == "RESOLVED")
-    assert proof.data["events"] >= 200
-    assert proof.data["slow_share"] < 0.05
+    proof = slow.case.proof
+    assert proof["events"] >= 200
+    assert proof["slow_share"] < 0.05
     assert late < n
     assert slow.after.mode == "SAFE_MODE"
 
@@ -163,9 +163,9 @@ def test_the_house_leaves_safe_mode_by_itself_when_the_model_is_fast_again(house
 def test_the_way_back_is_verified_on_what_the_model_serves_and_leaves_the_incident_as_it_ended(
     house, slow, fast_again
 ):  # fmt: skip
-    proof = next(step for step in fast_again.way_back if step.step == "verification")
-    assert proof.data["events"] >= 200
-    assert proof.data["slow_share"] < 0.05
+    proof = next(step for step in fast_again.way_back if step.step == "verification").data
+    assert proof["events"] >= 200
+    assert proof["slow_share"] < 0.05
     row = house.incident_row(fast_again)
     assert (row["status"], row["mttr_seconds"]) == ("RESOLVED", slow.row["mttr_seconds"])
     assert [r["kind"] for r in house.action_rows(fast_again)] == ["SAFE_MODE_ON", "SAFE_MODE_OFF"]
@@ -193,14 +193,16 @@ def test_the_bad_version_served_and_was_worse_and_the_good_one_is_as_good_as_bef
     share_worse = sum(row.errors for row in worse) / sum(row.labels for row in worse)
     assert share_worse > share_before + 0.03
     assert good.labels >= 100
-    proof = next(step for step in bad.case.own if step.step == "verification" and step.phase == "RESOLVED")
-    assert proof.data["labels"] >= 100
-    assert proof.data["error_share"] <= proof.data["error_before"] + 0.03
+    proof = bad.case.proof
+    assert proof["labels"] >= 100
+    assert proof["error_share"] <= proof["error_before"] + 0.03
 
 
 def test_the_config_history_tells_which_version_was_live_when(house, bad):
     rows = house.sql("select changed_by, changes, incident_id, forced from config_history order by version")
-    models = [(row["changed_by"], row["forced"], row["incident_id"]) for row in rows if "model_version" in row["changes"]]
+    models = [
+        (row["changed_by"], row["forced"], row["incident_id"]) for row in rows if "model_version" in row["changes"]
+    ]
     assert models[0] == ("init", 0, None)
     assert models[1] == ("test", 1, None), "the fault was a forced promotion, and is marked so"
     assert models[2] == ("healing", 0, bad.case.id)
@@ -259,10 +261,10 @@ def test_the_cured_drift_is_judged_on_what_the_new_model_serves(house, drifted):
     assert all(row.psi < row.limit for row in rows)
     live = [row for row in drifted.after.served if row.model == "v3" and row.arm == "live"]
     labels, errors = sum(row.labels for row in live), sum(row.errors for row in live)
-    proof = next(step for step in drifted.case.own if step.step == "verification" and step.phase == "RESOLVED")
-    assert labels >= proof.data["labels"] >= 100
-    assert errors / labels <= proof.data["error_before"] + 0.03 + 0.02, "a little more than the proof saw"
-    assert proof.data["error_share"] <= proof.data["error_before"] + 0.03
+    proof = drifted.case.proof
+    assert labels >= proof["labels"] >= 100
+    assert errors / labels <= proof["error_before"] + 0.03 + 0.02, "a little more than the proof saw"
+    assert proof["error_share"] <= proof["error_before"] + 0.03
 
 
 # --- what all five leave behind --------------------------------------------------------------------------------------

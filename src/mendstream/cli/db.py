@@ -11,18 +11,21 @@ def db() -> None:
 
 
 @db.command
+@click.option("--rebuild", is_flag=True, help="Empty the tables and fill them again from the log.")
 @settings_options
 @json_option
-def upgrade(door: Door, as_json: bool) -> int:
+def upgrade(door: Door, rebuild: bool, as_json: bool) -> int:
     """Make the database if it is new, and run the migrations that are missing."""
     from mendstream.adapters.store.schema import current, init_db
     from mendstream.cli.show import document
-    from mendstream.cli.work.db import url_of
+    from mendstream.cli.work.db import fill_again, url_of
 
     url = url_of(door.settings())
     before = current(url)
     init_db(url)
     after = current(url)
+    if rebuild:
+        fill_again(door.settings())
     if as_json:
         document({"before": before, "revision": after})
     else:

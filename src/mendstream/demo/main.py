@@ -50,14 +50,16 @@ def demo(
         memory = result.Memory()
         register_models(settings)
         _run(settings, story, screen, memory, stops, seconds)
+        if stops:
+            # Ctrl-C reaches every process at once: what was on its way is still in the log, undecided.
+            screen.note("interrupted; the house has stopped cleanly, nothing was counted")
+            return 128 + stops[0]
         screen.note("counting: each event of the source against the decisions")
         counted = account(root)
         screen.end(counted, memory, kept=data)
         if json:
             text = msgspec.json.format(msgspec.json.encode(result.document(story, counted, memory)), indent=2)
             sys.stdout.write(f"{text.decode()}\n")
-        if stops:
-            return 128 + stops[0]
         return 0 if result.good(story, counted) else 1
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 _NOISE_S = 0.05
 """Steps differ by so much on a busy machine for no reason."""
 _STRIDE = 4
-_LIKE = 0.25
-"""Sizes that differ by less than this share are one size: they do not tell a cost per call from one per row."""
+_LIKE = 0.3
+"""Sizes or times that differ by less than this share are the same."""
 
 
 class Slicer:
@@ -20,54 +20,74 @@ class Slicer:
         self._target = target_s
         self._most = most
         self._decay = decay
+        self._forget()
+
+    def _forget(self) -> None:
         self._w = self._r = self._s = self._rr = self._rs = 0.0
+        self._learnt: tuple[float, float] | None = None
+        """The line as it was when sizes last differed: while steps keep to it, there is no need to try again."""
 
     def saw(self, rows: int, seconds: float) -> None:
         if self._surprised(rows, seconds):
-            self._w = self._r = self._s = self._rr = self._rs = 0.0
+            self._forget()
         d = self._decay
         self._w = self._w * d + 1
         self._r = self._r * d + rows
         self._s = self._s * d + seconds
         self._rr = self._rr * d + rows * rows
         self._rs = self._rs * d + rows * seconds
-
-    def _surprised(self, rows: int, seconds: float) -> bool:
-        """The step was nothing like those before it: what they taught is over (a fault came, or went)."""
-        if self._w == 0:
-            return False
-        mean_r = self._r / self._w
-        if not self._spread and abs(rows - mean_r) > _LIKE * mean_r:
-            return False  # of another size nothing was known: this teaches it
-        slope, call = self._line()
-        expected = call + slope * rows
-        return abs(seconds - expected) > _NOISE_S and not expected / 3 < seconds < expected * 3
+        self._learnt = self._fitted() or self._learnt
 
     @property
     def rows(self) -> int:
         """At least 1, at most `most`."""
-        if self._w == 0 or self._r == 0:
-            return self._most
-        slope, call = self._line()
-        if not self._spread:
-            # Nothing tells a cost per call from one per row: suppose it is all per row. If that is wrong, the next step
-            # will tell, for it has another size; a single row can only become more.
-            mean_r = self._r / self._w
-            wanted = self._target / slope if slope > 0 else self._most
-            return max(1, min(self._most, int(_STRIDE * mean_r if mean_r < 2 and wanted < mean_r else wanted)))
+        line = self._line()
+        if line is None:
+            return self._guess()
+        slope, call = line
         if call > self._target / 2 or slope <= 0:
             return self._most
-        return max(1, min(self._most, int((self._target - call) / slope)))
+        return max(1, int(min(self._most, (self._target - call) / slope)))
 
-    @property
-    def _spread(self) -> bool:
+    def _guess(self) -> int:
+        """Nothing tells a cost per call from one per row yet: suppose that it is all per row.
+
+        If that is wrong, the next step will tell, for it has quite another size. A single row can only become more.
+        """
+        if self._r == 0 or self._s <= 0:
+            return self._most
         mean_r = self._r / self._w
-        return self._rr / self._w - mean_r**2 > (0.1 * mean_r) ** 2
+        wanted = self._target * self._r / self._s
+        if wanted < mean_r:
+            wanted = _STRIDE * mean_r if mean_r < 2 else mean_r if wanted > 0.9 * mean_r else min(wanted, mean_r / 2)
+        return max(1, round(min(self._most, wanted)))
 
-    def _line(self) -> tuple[float, float]:
-        """(seconds per row, seconds per call)"""
+    def _surprised(self, rows: int, seconds: float) -> bool:
+        """The step was nothing like those before it: what they taught is over (a fault came, or went)."""
+        line = self._line()
+        if line is not None:
+            expected = line[1] + line[0] * rows
+        elif self._w and abs(rows - self._r / self._w) <= _LIKE * rows:
+            expected = self._s / self._w
+        else:
+            return False  # of this size nothing was known
+        return abs(seconds - expected) > _NOISE_S and not expected / 3 < seconds < expected * 3
+
+    def _line(self) -> tuple[float, float] | None:
+        """(seconds per row, seconds per call); None while the sizes seen are too much alike to tell."""
+        fitted = self._fitted()
+        if fitted is not None or self._learnt is None:
+            return fitted
+        slope, call = self._learnt
         mean_r, mean_s = self._r / self._w, self._s / self._w
-        if not self._spread:
-            return mean_s / mean_r, 0.0
-        slope = max((self._rs / self._w - mean_r * mean_s) / (self._rr / self._w - mean_r**2), 0.0)
+        return self._learnt if abs(call + slope * mean_r - mean_s) <= max(_LIKE * mean_s, 0.001) else None
+
+    def _fitted(self) -> tuple[float, float] | None:
+        if self._w == 0:
+            return None
+        mean_r, mean_s = self._r / self._w, self._s / self._w
+        spread = self._rr / self._w - mean_r**2
+        if spread <= (0.1 * mean_r) ** 2:
+            return None
+        slope = max((self._rs / self._w - mean_r * mean_s) / spread, 0.0)
         return slope, max(mean_s - slope * mean_r, 0.0)

@@ -29,8 +29,8 @@ START = 1_700_000_000 * S
 
 def vitals(**changed):
     given = {
-        "pane": 1, "at_us": START, "n": 125, "rate": 501.0, "p50_ms": 2.0, "p95_ms": 5.0, "mode": "NORMAL", "model": "v1",
-        "config": 1, "accuracy": 0.8974, "labels": 500, "backlog": 0,
+        "pane": 1, "at_us": START, "n": 125, "rate": 501.0, "p50_ms": 2.0, "p95_ms": 5.0, "mode": "NORMAL",
+        "model": "v1", "config": 1, "accuracy": 0.8974, "labels": 500, "backlog": 0,
         "tasks": tuple(task(stage) for stage in ("ingestion", "feature", "model", "decision")),
         "drift": (DriftVital(feature="hour", model="v1", n=1000, psi=0.05, ks=0.1, js=0.1, limit=0.2),
                   DriftVital(feature="seats", model="v1", n=1000, psi=0.001, ks=0.1, js=0.1, limit=0.1)),
@@ -44,8 +44,9 @@ def task(stage, state=TaskState.OK, backlog=0):
 
 
 def head(status, *, resolved=None, kind="LATENCY_SLO_BREACH", incident="inc-1", detected=13):
+    ended = resolved and START + resolved * S
     return IncidentHead(incident_id=incident, type=kind, subject="model", status=status, metrics_snapshot={},
-                        detected_at_us=START + detected * S, resolved_at_us=resolved and START + resolved * S)  # fmt: skip
+                        detected_at_us=START + detected * S, resolved_at_us=ended)  # fmt: skip
 
 
 def step(name, at, status=Status.MITIGATING, *, phase="VERIFYING", resolved=None, action=None, data=None, **of):
@@ -217,6 +218,16 @@ def test_anything_less_is_not_good(change, counted):
     story = good_story()
     change(story)
     assert not result.good(story, counted)
+
+
+def test_memory_is_the_peak_with_the_maps_of_the_log_apart():
+    library = b"7f00-7f10 r-xp 0 fe:00 1  /usr/lib/libc.so\nSize: 9000 kB\nPss:  2000 kB\nSwapPss: 7 kB\n"
+    log = b"7f20-7f30 r--s 0 fe:00 2  /tmp/house/data/data.mdb\nSize: 4194304 kB\nPss:  500 kB\n"
+    memory = result.Memory()
+    memory.take([library + log, library, b""])
+    memory.take([library + log])
+    assert memory.peak_mb == pytest.approx(4000 * 1024 / 1e6)
+    assert memory.lmdb_map_mb == pytest.approx(500 * 1024 / 1e6)
 
 
 # --- the story itself ------------------------------------------------------------------------------------------------

@@ -124,6 +124,10 @@ class House:
             backlog=self.backlog, served=served, probes=probes, tasks=tasks, drift=drift,
         )  # fmt: skip
 
+    def vitals_at(self, now) -> Vitals:
+        self.now = now
+        return self.vitals()
+
     # --- turning ---------------------------------------------------------------------------------------------------
 
     def feed(self, *records, at=None):

@@ -643,3 +643,40 @@ def test_the_state_stays_small():
 
     assert len(plain.encode(house.state)) < 10_000
     assert house.tasks["decision/0"].state is TaskState.OK
+
+
+def test_an_owner_that_still_runs_the_old_config_proves_nothing():
+    house = firing()
+    house.approve()
+    house.panes(8)
+    house.now += 250_000
+    house.serve(100)
+    vitals = house.vitals()
+    behind = tuple(
+        msgspec.structs.replace(task, config=1 if task.task == "decision/1" else task.config) for task in vitals.tasks
+    )
+    house.feed(msgspec.structs.replace(vitals, tasks=behind))
+    assert house.open
+    house.pane()
+    assert not house.open
+
+
+def test_vitals_that_come_twice_or_late_change_nothing():
+    house = firing()
+    house.approve()
+    house.pane()
+    old = house.vitals()
+    house.panes(3)
+    before = [held.until_us for held in house.state.marks]
+    assert house.feed(old, house.state.vitals) == []
+    assert [held.until_us for held in house.state.marks] == before
+    assert house.state.vitals.pane > old.pane
+
+
+def test_a_change_that_the_knobs_refuse_fails_with_its_reason():
+    house = firing()
+    house.approve()
+    house.coming = [msgspec.structs.replace(house.coming[0], changes={"safe_mode": 7})]
+    house.feed()
+    assert house.proposals[-1].action.kind is ActionKind.RESTART
+    assert "safe_mode must be a list of strings" in house.texts("execution")[-1]

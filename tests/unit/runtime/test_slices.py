@@ -59,7 +59,7 @@ def test_a_fault_that_comes_and_goes_is_noticed_within_a_few_steps():
 @given(call_s=st.floats(0, TARGET_S / 4), row_s=st.floats(1e-6, 0.09))
 def test_a_step_keeps_to_the_target_whatever_a_row_costs(call_s, row_s):
     sizes = run(Slicer(most=MOST), call_s, row_s)
-    learnt = [rows for rows in sizes[5:] if rows != 4]  # now and then a single row is tried as four
+    learnt = [rows for rows in sizes[5:] if rows != 4]  # a single row may be tried as four
     assert all(call_s + row_s * rows <= max(TARGET_S * 1.3, call_s + row_s) for rows in learnt)
     if call_s + row_s * MOST <= TARGET_S:
         assert sizes[-1] == MOST

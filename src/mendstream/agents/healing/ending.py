@@ -122,7 +122,7 @@ def retire(turn: Turn, incident: Incident) -> None:
         return
     state.ended.append(incident)
     del state.ended[:-_ENDED_MAX]
-    if False:
+    if incident.incident_id in turn.config.safe_mode:
         back = way_back(turn, incident)
         state.incidents[back.key] = back
 

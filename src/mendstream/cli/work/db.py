@@ -19,3 +19,19 @@ def url_of(settings: Settings) -> str:
                 hint="choose a writable one with --data DIR",
             ) from error
     return store_url(settings)
+
+
+def fill_again(settings: Settings) -> None:
+    """Empty the projection and apply the whole log to it."""
+    from mendstream.adapters.store.recorder import Recorder
+    from mendstream.runtime.ground import open_bus
+
+    bus = open_bus(settings, readonly=True)
+    try:
+        recorder = Recorder(bus, url_of(settings))
+        recorder.rebuild()
+        while recorder.pump():
+            pass
+        recorder.close()
+    finally:
+        bus.close()

@@ -1,0 +1,6 @@
+"""Let the data drift: `mendstream inject drift` into the house of mendstream.toml. With --off: out again."""
+
+from demo_controller import inject
+
+if __name__ == "__main__":
+    raise SystemExit(inject("drift"))
