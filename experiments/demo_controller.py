@@ -1,1 +1,47 @@
-"""Keys 1 to 4 hurt the house of mendstream.toml: latency, bad model, agent down, drift; capitals of no key heal it."""
+"""Keys that hurt the house of mendstream.toml: 1 latency, 2 bad model, 3 agent down, 4 drift (1 and 4 again: out).
+
+Start that house first: `mendstream run --config experiments/mendstream.toml`. What is given behind the name of any of
+these scripts goes on to `mendstream inject`.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from mendstream.cli import main
+from mendstream.demo.scenario import register_bad_model
+from mendstream.settings import load
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "mendstream.toml"
+KEYS = {"1": "slow-model", "2": "bad-model", "3": "dead-agent", "4": "drift"}
+
+
+def inject(fault: str, *more: str) -> int:
+    """`mendstream inject FAULT`; returns its exit code."""
+    try:
+        main(["inject", fault, "--config", str(CONFIG), *more, *sys.argv[1:]])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+def bad_version() -> tuple[str, ...]:
+    """The worse model, registered if it is not yet, as a parameter."""
+    return "--param", f"version={register_bad_model(load(CONFIG, env={}, dotenv=None).settings)}"
+
+
+def loop() -> None:
+    put_in: set[str] = set()
+    click.echo("1 latency   2 bad model   3 agent down   4 drift   (1 and 4 again: out)   q end")
+    while (key := click.getchar()) not in ("q", "\x04"):
+        fault = KEYS.get(key)
+        if fault in put_in:
+            put_in.discard(fault)
+            inject(fault, "--off")
+        elif fault and inject(fault, *(bad_version() if fault == "bad-model" else ())) == 0 and key in "14":
+            put_in.add(fault)
+
+
+if __name__ == "__main__":
+    loop()

@@ -1,4 +1,7 @@
-"""Kill an agent: `mendstream inject dead-agent` into the house of mendstream.toml (--param target=feature-0 for another)."""
+"""Kill an agent: `mendstream inject dead-agent` into the house of mendstream.toml.
+
+Another than model-0: `--param target=feature-0`.
+"""
 
 from demo_controller import inject
 

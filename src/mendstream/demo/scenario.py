@@ -84,11 +84,20 @@ def bad_model() -> tuple[bytes, ModelCard]:
     return (place / MODEL_FILE).read_bytes(), card
 
 
-def register_models(settings: Settings) -> None:
-    """Put the first model and the bad one into the catalogue, as a trainer would have; the oldest goes live."""
+def register_bad_model(settings: Settings) -> str:
+    """Put the worse version into the catalogue, as a trainer would have, if it is not there; returns its version."""
     catalogue = Catalogue(models_dir(settings).absolute())
-    catalogue.import_dir(FIRST_MODELS)
-    catalogue.add(*bad_model())
+    onnx, card = bad_model()
+    for version in catalogue.versions():
+        if catalogue.fetch(version).digest == card.digest:
+            return version
+    return catalogue.add(onnx, msgspec.structs.replace(card, version=catalogue.next_version())).version
+
+
+def register_models(settings: Settings) -> None:
+    """The first model, which goes live, and the worse one behind it."""
+    Catalogue(models_dir(settings).absolute()).import_dir(FIRST_MODELS)
+    register_bad_model(settings)
 
 
 _UNDER_WAY = frozenset({Phase.PLANNED, Phase.ASKED, Phase.APPROVED, Phase.EXECUTING, Phase.VERIFYING, Phase.UNDOING})

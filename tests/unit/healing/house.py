@@ -10,7 +10,7 @@ import msgspec
 
 from mendstream.agents.healing import HealingAgent, HealingParams, chain
 from mendstream.agents.healing.state import HealingState
-from mendstream.contracts import knobs
+from mendstream.contracts import hashes, knobs
 from mendstream.contracts import state as plain
 from mendstream.contracts.agent import Batch
 from mendstream.contracts.knobs import LiveConfig
@@ -212,7 +212,7 @@ class House:
             **{
                 "id": f"v/{self.turns}/{kind}/{actor}", "proposal_id": asked.id, "incident_id": asked.incident_id,
                 "action_id": asked.action.id, "verdict": VerdictKind(kind), "action": action,
-                "plan_hash": chain.plan_hash(action), "policies": ("p1",), "reason": "because", "facts": {"n": 1},
+                "plan_hash": hashes.plan_hash(action), "policies": ("p1",), "reason": "because", "facts": {"n": 1},
                 "actor": actor, "at_us": self.now, "expires_at_us": self.now + 30 * SECOND, **changes,
             }
         )  # fmt: skip

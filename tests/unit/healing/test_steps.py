@@ -8,6 +8,7 @@ from tests.unit.healing.house import SECOND, House
 
 from mendstream.agents.healing import chain
 from mendstream.agents.healing.due import ACTIVE
+from mendstream.contracts import hashes
 from mendstream.contracts.errors import IllegalMove
 from mendstream.contracts.incident import MOVES, STATUS_OF, Phase, move
 from mendstream.contracts.records import Action, ActionKind, AlertState, Status, TaskState
@@ -622,8 +623,8 @@ def test_the_chain_shows_any_change_of_any_step():
 def test_the_plan_hash_is_of_the_canonical_json():
     a = Action(id="x", kind=ActionKind.RESTART, target="model-0", params={"b": 1, "a": 2})
     b = Action(id="x", kind=ActionKind.RESTART, target="model-0", params={"a": 2, "b": 1})
-    assert chain.plan_hash(a) == chain.plan_hash(b)
-    assert chain.canonical(a) == b'{"id":"x","kind":"RESTART","params":{"a":2,"b":1},"target":"model-0"}'
+    assert hashes.plan_hash(a) == hashes.plan_hash(b)
+    assert hashes.canonical(a) == b'{"id":"x","kind":"RESTART","params":{"a":2,"b":1},"target":"model-0"}'
 
 
 def test_a_tick_is_harmless():

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from mendstream.agents.policy import PolicyAgent, PolicySettings, PolicyState, load_policies, plan_hash
+from mendstream.agents.policy import PolicyAgent, PolicySettings, PolicyState, load_policies
 from mendstream.agents.policy.policies import shipped
 from mendstream.contracts import knobs
 from mendstream.contracts.agent import Batch
+from mendstream.contracts.hashes import plan_hash
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import (
     Action,

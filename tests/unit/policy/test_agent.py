@@ -31,10 +31,11 @@ from tests.unit.policy.house import (
     vitals,
 )
 
-from mendstream.agents.policy import PolicyAgent, PolicySettings, PolicyState, plan_hash
+from mendstream.agents.policy import PolicyAgent, PolicySettings, PolicyState
 from mendstream.contracts import state as plain
 from mendstream.contracts.agent import Batch
 from mendstream.contracts.errors import SettingsError
+from mendstream.contracts.hashes import plan_hash
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import (
     TOPIC_OF,

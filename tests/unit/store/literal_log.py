@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from mendstream.adapters.store import chain
 from mendstream.contracts import records
+from mendstream.contracts.hashes import step_hash
 from mendstream.contracts.ports import Block
 from mendstream.contracts.records import (
     Action,
@@ -52,7 +52,7 @@ def chained(steps, seq=0, prev_hash=""):
     done = []
     for step in steps:
         step = msgspec.structs.replace(step, seq=seq, prev_hash=prev_hash)
-        step = msgspec.structs.replace(step, hash=chain.digest(step))
+        step = msgspec.structs.replace(step, hash=step_hash(step))
         done.append(step)
         seq, prev_hash = seq + 1, step.hash
     return done

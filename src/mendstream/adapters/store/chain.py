@@ -1,31 +1,16 @@
-"""The hash chain of incident-log: each record's hash covers the record and the hash before it.
-
-The hash is SHA-256 over the previous hash (its 64 hexadecimal characters; none for the first record) followed by the
-record as JSON with sorted keys and an empty `hash`.
-"""
+"""The reader's side of incident-log's hash chain: each record's hash covers the record and the hash before it."""
 
 from __future__ import annotations
 
-from hashlib import sha256
-from typing import Any
-
 import msgspec
 
+from mendstream.contracts.hashes import step_hash
 from mendstream.contracts.records import IncidentStep
 
 
-def digest(step: IncidentStep) -> str:
-    """What `step.hash` must be. The writer's side: `step.hash` itself is ignored, `step.prev_hash` must be set."""
-    return _digest(step.prev_hash, msgspec.to_builtins(step))
-
-
 def digest_line(line: bytes) -> str:
-    """The same from the record's line in the log, as it was written.
-
-    The reader's side: a record that an older version wrote still verifies after the type has gained a field.
-    """
-    raw = msgspec.json.decode(line)
-    return _digest(raw["prev_hash"], raw)
+    """What the hash of a record must be, from its line in the log, as it was written."""
+    return step_hash(msgspec.json.decode(line))
 
 
 def flaw(line: bytes, step: IncidentStep, *, seq: int, prev_hash: str) -> str:
@@ -37,7 +22,3 @@ def flaw(line: bytes, step: IncidentStep, *, seq: int, prev_hash: str) -> str:
     if step.hash != digest_line(line):
         return "its hash does not match what it says"
     return ""
-
-
-def _digest(prev_hash: str, record: dict[str, Any]) -> str:
-    return sha256(prev_hash.encode() + msgspec.json.encode({**record, "hash": ""}, order="sorted")).hexdigest()

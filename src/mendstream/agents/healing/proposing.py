@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mendstream.agents.healing import chain, effects, log, memory
+from mendstream.agents.healing import effects, log, memory
 from mendstream.agents.healing.due import present, silent
 from mendstream.agents.healing.ending import END, leave_rung
 from mendstream.agents.healing.log import go, write
@@ -11,6 +11,7 @@ from mendstream.agents.healing.playbooks import rung_of
 from mendstream.agents.healing.playbooks.base import Draft, Measure
 from mendstream.agents.healing.state import Act, Incident
 from mendstream.agents.healing.turn import Turn
+from mendstream.contracts.hashes import plan_hash
 from mendstream.contracts.incident import Phase
 from mendstream.contracts.records import Action, ActionKind, Proposal, Verdict, VerdictKind
 
@@ -32,7 +33,7 @@ def propose(turn: Turn, incident: Incident, measure: Measure, draft: Draft) -> N
         Act(
             action=action,
             rung=rung,
-            plan_hash=chain.plan_hash(action),
+            plan_hash=plan_hash(action),
             undo=effects.undo_of(action, turn.config),
         )
     )
@@ -114,7 +115,7 @@ def unusable(turn: Turn, incident: Incident, verdict: Verdict) -> str:
     action = verdict.action
     if kind is VerdictKind.APPROVED and verdict.plan_hash not in (act.plan_hash, act.asked_hash):
         return "it is for another plan"
-    if verdict.plan_hash != chain.plan_hash(action):
+    if verdict.plan_hash != plan_hash(action):
         return "its hash is not that of its action"
     if (action.id, action.kind, action.target) != (act.action.id, act.action.kind, act.action.target):
         return "it changes what is done, or to whom"

@@ -3,7 +3,7 @@
 In here may be what decides whether an action is allowed. cedarpy is welcome: it computes and touches nothing.
 """
 
-from mendstream.agents.policy.agent import PolicyAgent, plan_hash
+from mendstream.agents.policy.agent import PolicyAgent
 from mendstream.agents.policy.cases import CaseResult, run_cases, uncovered
 from mendstream.agents.policy.engine import Policies, Ruling, rule
 from mendstream.agents.policy.loading import Problem, check_policies, load_policies
@@ -20,7 +20,6 @@ __all__ = [
     "Ruling",
     "check_policies",
     "load_policies",
-    "plan_hash",
     "rule",
     "run_cases",
     "uncovered",

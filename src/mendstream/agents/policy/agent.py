@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,6 +11,7 @@ from mendstream.agents.policy.facts import THRESHOLD_PARAM, facts_of, flat
 from mendstream.agents.policy.settings import PolicySettings
 from mendstream.agents.policy.state import PolicyState, fold, forget, remember
 from mendstream.contracts.agent import Batch, Outputs
+from mendstream.contracts.hashes import plan_hash
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import Action, Proposal, Verdict, VerdictKind
 from mendstream.contracts.topics import Topic
@@ -84,11 +84,6 @@ class PolicyAgent:
         if held is None:
             remember(state, proposal, verdict, is_undo=bool(facts.get("plan", {}).get("is_undo")))
         return verdict
-
-
-def plan_hash(action: Action) -> str:
-    """What an approval binds to: SHA-256 of the action's canonical JSON. Healing computes the same."""
-    return hashlib.sha256(msgspec.json.encode(msgspec.to_builtins(action), order="sorted")).hexdigest()
 
 
 def _refusal(state: PolicyState, proposal: Proposal, now: int) -> Ruling | None:
