@@ -5,16 +5,16 @@ these scripts goes on to `mendstream inject`.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from mendstream.cli import main
+from mendstream.cli.options import Door, settings_options
 from mendstream.demo.scenario import register_bad_model
-from mendstream.settings import load
 
-HERE = Path(__file__).parent
-CONFIG = HERE / "mendstream.toml"
+CONFIG = Path(__file__).parent / "mendstream.toml"
 KEYS = {"1": "slow-model", "2": "bad-model", "3": "dead-agent", "4": "drift"}
 
 
@@ -26,12 +26,11 @@ def inject(fault: str, *more: str) -> int:
         return int(ended.code or 0)
 
 
-def bad_version() -> tuple[str, ...]:
-    """The worse model, registered if it is not yet, as a parameter."""
-    return "--param", f"version={register_bad_model(load(CONFIG, env={}, dotenv=None).settings)}"
-
-
-def loop() -> None:
+@click.command
+@settings_options
+def loop(door: Door) -> None:
+    """Wait for keys."""
+    settings = replace(door, config=door.config or CONFIG).settings()
     put_in: set[str] = set()
     click.echo("1 latency   2 bad model   3 agent down   4 drift   (1 and 4 again: out)   q end")
     while (key := click.getchar()) not in ("q", "\x04"):
@@ -39,7 +38,9 @@ def loop() -> None:
         if fault in put_in:
             put_in.discard(fault)
             inject(fault, "--off")
-        elif fault and inject(fault, *(bad_version() if fault == "bad-model" else ())) == 0 and key in "14":
+        elif fault == "bad-model":
+            inject(fault, "--param", f"version={register_bad_model(settings)}")
+        elif fault and inject(fault) == 0 and fault != "dead-agent":
             put_in.add(fault)
 
 

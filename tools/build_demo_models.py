@@ -117,6 +117,7 @@ def stream_rows() -> Rows:
     from mendstream.agents.pipeline.feature import FeatureAgent
     from mendstream.agents.pipeline.ingestion import IngestionAgent
     from mendstream.contracts.agent import Batch
+    from mendstream.contracts.frame import HEAD
     from mendstream.contracts.knobs import LiveConfig
     from mendstream.contracts.topics import Topic
     from mendstream.demo.pipeline import flights
@@ -147,7 +148,7 @@ def stream_rows() -> Rows:
             windows, Batch(turn="", partition=0, config=LiveConfig(), frames=frames, topics=[Topic.RAW_EVENTS]), 0
         )
         (frame,) = [frame for _, _, frame in out.frames]
-        names = tuple(frame.batch.schema.names[3:])
+        names = tuple(frame.batch.schema.names[len(HEAD) :])
         parts.append(np.column_stack([frame.numbers(name) for name in names]))
         # What follows the id is the flight itself.
         held_out += [zlib.crc32(line.value.partition(b",")[2]) % 9 < 2 for line in lines]

@@ -12,7 +12,7 @@ NO_REFERENCE: dict[str, FeatureReference] = {}
 
 
 class LinearScorer:
-    """A sigmoid over a weighted sum; every call takes `seconds`."""
+    """A sigmoid over a weighted sum, what is missing counting as 0; every call takes `seconds`."""
 
     def __init__(
         self, version: str, weights: dict[str, float], *, reference: dict[str, FeatureReference] = NO_REFERENCE,
@@ -30,7 +30,7 @@ class LinearScorer:
         self.calls += 1
         total = np.zeros(len(matrix))
         for place, weight in enumerate(self.weights.values()):
-            total += weight * matrix[:, place].astype(np.float64)
+            total += weight * np.nan_to_num(matrix[:, place].astype(np.float64))
         return 1 / (1 + np.exp(-total)), self.seconds
 
 

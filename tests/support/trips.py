@@ -78,7 +78,7 @@ def high(features: Columns) -> Array:
 
 def trip(n: int, **fields: Any) -> bytes:
     """The n-th departure as a line of JSON; planes come round in turn, with delays that no two have in common."""
-    event = {"id": f"t{n}", "plane": f"N{n % 7}", "hour": n % 24, "delay": (n * 37) % 91 - 30.0,
+    event = {"id": f"t{n}", "plane": f"N{n % 11}", "hour": n % 24, "delay": (n * 37) % 91 - 30.0,
              "seats": None if n % 5 == 0 else 100 + n % 3}  # fmt: skip
     return json.dumps({**event, **fields}).encode()
 

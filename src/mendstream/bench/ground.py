@@ -10,15 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from mendstream.contracts.errors import CouldNot
+from mendstream.contracts.ports import Bus
+from mendstream.contracts.topics import Stream, Topic
 from mendstream.demo.scenario import FIRST_MODELS
 from mendstream.settings import Settings, load, to_environment
 
-_STOP_S = 5.0
+DECISIONS = Stream(Topic.DECISIONS, 0)
+STOP_S = 5.0
 START_S = 30.0
 """How long processes may take to their first decision before the bench gives up."""
 
@@ -70,12 +73,12 @@ def processes(house: Settings, commands: Sequence[Sequence[str]]) -> Iterator[li
     """Each command as a process; all are stopped at the end, whatever happens."""
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for words in commands:
-            started.append(
-                subprocess.Popen(
-                    command(*words), env=environment(house), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-                )
+        started.extend(
+            subprocess.Popen(
+                command(*words), env=environment(house), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
+            for words in commands
+        )
         yield started
     finally:
         stop(started)
@@ -85,7 +88,7 @@ def stop(started: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in started:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-    limit = time.monotonic() + _STOP_S
+    limit = time.monotonic() + STOP_S
     for process in started:
         try:
             process.wait(max(0.0, limit - time.monotonic()))
@@ -119,6 +122,7 @@ def cpu_s(started: Sequence[subprocess.Popen[bytes]]) -> float | None:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def shares(parts: Mapping[str, float], whole: float) -> dict[str, float]:
-    """The same with what is left of `whole`."""
-    return {**parts, "rest": whole - sum(parts.values())}
+def first_decision_us(bus: Bus) -> int | None:
+    """When the first decision was appended."""
+    blocks = bus.read(DECISIONS, 0, max_rows=1, max_bytes=1)
+    return blocks[0].at_us if blocks else None

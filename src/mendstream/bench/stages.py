@@ -12,14 +12,11 @@ from mendstream.bench import ground
 from mendstream.bench.sources import SATURATED, Saturated
 from mendstream.contracts.agent import Agent, Batch, Counting, Outputs
 from mendstream.contracts.knobs import LiveConfig
-from mendstream.contracts.topics import Stream, Topic
 from mendstream.runtime.assembly import Parts
 from mendstream.runtime.clock import WallClock
 from mendstream.runtime.driver import COUNTS_EVERY_US, Driver
 from mendstream.runtime.ground import prepare
 from mendstream.runtime.roster import Place
-
-DECISIONS = Stream(Topic.DECISIONS, 0)
 
 
 class Spent(NamedTuple):
@@ -27,10 +24,6 @@ class Spent(NamedTuple):
 
     wall: float
     cpu: float
-
-    def __add__(self, other: object) -> Spent:
-        assert isinstance(other, Spent)
-        return Spent(self.wall + other.wall, self.cpu + other.cpu)
 
 
 class Watch:
@@ -80,7 +73,7 @@ class Fused:
 
     @property
     def decided(self) -> int:
-        return self.parts.bus.bounds(DECISIONS)[1]
+        return self.parts.bus.bounds(ground.DECISIONS)[1]
 
 
 @contextlib.contextmanager

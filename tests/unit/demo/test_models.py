@@ -14,6 +14,7 @@ from mendstream.adapters.models.reference import bin_index
 from mendstream.agents.pipeline.feature import FeatureAgent
 from mendstream.agents.pipeline.ingestion import IngestionAgent
 from mendstream.contracts.agent import Batch
+from mendstream.contracts.frame import HEAD
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.models import ModelCard
 from mendstream.contracts.topics import Topic
@@ -48,7 +49,7 @@ def served(regime):
     for line in feedback:
         known = msgspec.json.decode(line.value)
         labels[int(known["event_id"][1:])] = known["label"]
-    return {name: frame.numbers(name) for name in frame.batch.schema.names[3:]}, labels
+    return {name: frame.numbers(name) for name in frame.batch.schema.names[len(HEAD) :]}, labels
 
 
 @pytest.fixture(scope="module")

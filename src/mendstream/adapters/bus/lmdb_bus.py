@@ -11,9 +11,11 @@ A process writes one environment (its wing) and reads both. Layout of each:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +41,8 @@ _TRIM_EVERY = 16
 _TRIM_BLOCKS = 8
 """At least so many blocks at a time; more where more were appended since, or the log would grow for ever."""
 _FORMAT = 1
+_KEPT_BYTES = 8 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class _Task(msgspec.Struct):
@@ -191,6 +195,8 @@ class LmdbBus:
             for side in Wing
         }
         self._mine = self._envs[wing]
+        if not readonly:
+            _keep_freed_memory()
         self._watch = LockWatch(root / "run" / f"lock-{wing.value}", clock)
         self._ringer = Ringer(root / "bells")
         self._writing = threading.Lock()
@@ -404,6 +410,16 @@ class LmdbBus:
         self._watch.close()
         for env in self._envs.values():
             env.env.close()
+
+
+def _keep_freed_memory() -> None:
+    """LMDB allocates each large value anew while it commits. glibc would give such blocks back to the kernel at once,
+    and getting them again, page by page, costs more than the write itself.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # musl has none
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _full(root: Path, error: Exception) -> LogFull:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,7 +40,7 @@ class FeedbackLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event_id: str
     label: float | bool
     key: str = ""
-    at_us: int | None = None
+    at_us: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] | None = None
 
 
 class Limits(NamedTuple):

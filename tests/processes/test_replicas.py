@@ -1,0 +1,94 @@
+"""Two processes share the partitions of a stage: one dies, the other takes its tasks over, and gives them back."""
+
+from __future__ import annotations
+
+import pytest
+from tests.processes.house import Running
+from tests.processes.monkey import BUDGET
+
+from mendstream.contracts.topics import Topic
+from mendstream.demo.accounting import account
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A restart waits for a person here, so that there is time to see who serves meanwhile."""
+    root = tmp_path_factory.mktemp("replicas")
+    with Running(
+        root, run__partitions=2, run__replicas={"model": 2}, policy__modes={"RESTART": "ask"}, **BUDGET
+    ) as running:  # fmt: skip
+        running.warm_up(seconds=4)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def owners(house):
+    """Who owned the two tasks of the model stage at first."""
+    return {name: house.task(name).process for name in ("model/0", "model/1")}
+
+
+@pytest.fixture(scope="module")
+def orphaned(house, owners):
+    """(case, decisions of partition 1 at the death) of the process that owned partition 1."""
+    decided = house.end(Topic.DECISIONS, 1)
+    case = house.incident(house.kill(owners["model/1"]), "AGENT_DOWN")
+    house.until(lambda: case.phase == "ASKED", why="a person is asked")
+    return case, decided
+
+
+@pytest.fixture(scope="module")
+def taken_over(house, owners, orphaned):
+    """Partition 1's task in vitals, once the other process owns it and decisions come out again."""
+    _, decided = orphaned
+    house.until(
+        lambda: house.task("model/1").process == owners["model/0"] and house.end(Topic.DECISIONS, 1) > decided + 300,
+        13,
+        why="the survivor serves both partitions",
+    )
+    return house.task("model/1"), house.shown(owners["model/1"])
+
+
+@pytest.fixture(scope="module")
+def back(house, owners, orphaned, taken_over):
+    """The case, after a person has allowed the restart."""
+    case, _ = orphaned
+    house.told("approve", case.id, "--reason", "yes")
+    return house.ended(case)
+
+
+def test_each_of_two_replicas_owns_one_partition(owners):
+    assert sorted(owners.values()) == ["model-0", "model-1"]
+
+
+def test_both_partitions_get_events_and_decisions(house, owners):
+    assert min(house.end(Topic.RAW_EVENTS, p) for p in (0, 1)) > 100
+    assert min(house.end(Topic.DECISIONS, p) for p in (0, 1)) > 100
+
+
+def test_the_survivor_takes_over_the_partition_of_the_dead_one(taken_over):
+    task, dead = taken_over
+    assert not dead["alive"]
+    assert task.state == "OK"
+    assert task.epoch > 1, "the task was claimed anew: whoever had it before is fenced"
+
+
+def test_the_restarted_one_gets_its_partition_back_and_the_incident_is_resolved(house, owners, back):
+    assert back.resolved
+    house.until(lambda: house.task("model/1").process == owners["model/1"], why="its partition is back")
+    house.until(house.calm)
+    assert house.task("model/0").process == owners["model/0"]
+
+
+def test_handing_a_partition_over_is_no_fault_of_anybody(house, back):
+    house.go_on(3)
+    down = [alert for alert in house.news.alerts if alert.kind == "AGENT_DOWN" and alert.state == "FIRING"]
+    assert [alert.subject for alert in down] == [back.head.subject]
+
+
+def test_no_event_of_either_partition_was_lost_or_decided_twice(house, back):
+    house.drain()
+    house.stop()
+    counted = account(house.root)
+    assert counted.exact, counted.text
