@@ -148,7 +148,7 @@ def good(story: Story, accounting: Accounting) -> bool:
 
 # --- for people ------------------------------------------------------------------------------------------------------
 
-HEADER = ("fault", "incident", "status", "detected", "acted", "verified", "brief", "what was done")
+HEADER = ("fault", "status", "detected", "acted", "verified", "brief", "what was done")
 
 
 def rows(story: Story) -> list[tuple[str, ...]]:
@@ -156,7 +156,6 @@ def rows(story: Story) -> list[tuple[str, ...]]:
     return [
         (
             attempt.row.name,
-            str(attempt.row.incident_type or "none may follow"),
             str(attempt.ending or "INTERRUPTED"),
             *(_seconds(at, attempt.onset_us) for at in _times(attempt.case)),
             EXPECTED.get(attempt.row.incident_type or "", "-"),
@@ -170,7 +169,8 @@ def done(row: ActionRow) -> str:
     """An action in a word or two."""
     word = {"SUCCESS": "", "FAIL": " (failed)", None: " (under way)"}[row.result]
     denied = " (denied)" if row.agl_decision == "DENIED" else word
-    return f"{'undo: ' if row.is_undo else ''}{row.proposed_action.kind.value}{denied}"
+    kind = row.proposed_action.kind.value.lower().replace("_", " ")
+    return f"{'undo: ' if row.is_undo else ''}{kind}{denied}"
 
 
 def proof(story: Story, accounting: Accounting, memory: Memory) -> list[str]:

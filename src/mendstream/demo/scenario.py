@@ -15,6 +15,7 @@ import msgspec
 
 from mendstream.adapters.models.catalogue import CARD_FILE, MODEL_FILE, Catalogue
 from mendstream.chaos.faults import FaultRow, How, fault
+from mendstream.contracts.errors import MendstreamError
 from mendstream.contracts.incident import Phase
 from mendstream.contracts.knobs import Mode
 from mendstream.contracts.models import ModelCard
@@ -180,7 +181,7 @@ class Ending(StrEnum):
     ALARMED = "ALARMED"  # it had to cause none, and did
     UNDETECTED = "UNDETECTED"
     UNHEALED = "UNHEALED"
-    SKIPPED = "SKIPPED"  # no time was left
+    SKIPPED = "SKIPPED"  # no time was left, or it could not be put in
 
     @property
     def good(self) -> bool:
@@ -260,8 +261,13 @@ def tell(story: Story, put: Put, note: Callable[[str], None]) -> Iterator[None]:
 
 def _hurt(story: Story, attempt: Attempt, put: Put, note: Callable[[str], None]) -> Iterator[None]:
     row = attempt.row
+    try:
+        attempt.told = put(row.name, True)
+    except MendstreamError as error:  # such as: the process to kill is just being started again
+        attempt.ending = Ending.SKIPPED
+        note(f"{row.name}: could not be put in: {error}")
+        return
     attempt.onset_us = story.now_us
-    attempt.told = put(row.name, True)
     story.chapter = f"hurt by {row.title}: {attempt.told}"
     note(f"FAULT {row.name}: {attempt.told}")
     if row.incident_type is None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,11 @@ def _die_with_parent(lifeline: Connection | None) -> None:
 
     The pipe tells every process that still runs; on Linux the kernel also ends one that was stopped.
     """
+    # Every child is handed the pipe that keeps the fork server alive: one that is stopped would hold it open for ever,
+    # and it is the fork server's end that the kernel answers.
+    alive = getattr(forkserver, "_forkserver")._forkserver_alive_fd  # noqa: B009 - no stub has it
+    if lifeline is not None and alive is not None:
+        os.close(alive)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if lifeline is not None:

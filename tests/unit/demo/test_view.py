@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from mendstream.chaos.faults import fault
+from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.records import (
     Action,
     ActionKind,
@@ -151,8 +152,8 @@ def test_the_picture_fits_a_narrow_terminal():
 
 
 def test_the_table_sets_the_times_beside_those_of_the_brief():
-    text = seen(times(story_of(HEALED, Ending.RESOLVED)), width=140)
-    for part in ("slow-model", "1.0 s", "2.0 s", "5.0 s", "15-30 s", "SAFE_MODE_ON"):
+    text = seen(times(story_of(HEALED, Ending.RESOLVED)), width=80)
+    for part in ("slow-model", "1.0 s", "2.0 s", "5.0 s", "15-30 s", "safe mode on"):
         assert part in text
 
 
@@ -300,3 +301,17 @@ def test_when_the_time_is_up_the_rest_is_skipped():
     play(story, puts=[], happens={})
     assert [attempt.ending for attempt in story.attempts][-1] is Ending.SKIPPED
     assert (story.now_us - START) / S < 120
+
+
+def test_a_fault_that_cannot_be_put_in_is_skipped_and_said_so():
+    def refuse(name, on):
+        raise CouldNot("model-0 is not alive")
+
+    notes = []
+    story = Story(("dead-agent",), started_us=START, now_us=START, first_decision_us=START)
+    telling = tell(story, refuse, notes.append)
+    while not story.over:
+        story.now_us += S
+        next(telling, None)
+    assert story.attempts[0].ending is Ending.SKIPPED
+    assert "dead-agent: could not be put in: model-0 is not alive" in notes

@@ -52,6 +52,7 @@ class DecisionAgent:
                         value=part.encode(), now=now,
                     )  # fmt: skip
                     continue
+                self._check(part, outcomes)
                 block = _records(part, outcomes, batch.config, now)
                 outputs.blocks.append((Topic.DECISIONS, batch.partition, block, part.rows))
                 self._count(state, part, batch.config, now)
@@ -66,13 +67,15 @@ class DecisionAgent:
         return state.panes.changed("", after)
 
     def _decide(self, frame: Frame, config: LiveConfig) -> list[str]:
-        outcomes = self.pipeline.compute_outcome(frame.numbers("score"), columns_of(frame), config.decision_threshold)
-        if len(outcomes) != frame.rows or not all(type(outcome) is str for outcome in outcomes):
+        return list(self.pipeline.compute_outcome(frame.numbers("score"), columns_of(frame), config.decision_threshold))
+
+    def _check(self, part: Frame, outcomes: list[str]) -> None:
+        """Such outcomes are no fault of the data, so they are not looked for row by row."""
+        if len(outcomes) != part.rows or not all(type(outcome) is str for outcome in outcomes):
             raise UsageError(
                 f"pipeline {self.pipeline.name}: decide has to give one string per event",
                 hint='for instance np.where(score >= threshold, "yes", "no")',
             )
-        return list(outcomes)
 
     def _count(self, state: DecisionState, part: Frame, config: LiveConfig, now: int) -> None:
         arm = "live" if part.meta.mode == Mode.NORMAL.value else "fallback"

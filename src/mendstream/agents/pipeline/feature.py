@@ -12,6 +12,7 @@ from mendstream.agents.pipeline.columns import columns_of
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
+from mendstream.contracts.errors import UsageError
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.pipeline import Pipeline
 from mendstream.contracts.records import DeadReason
@@ -50,6 +51,7 @@ class FeatureAgent:
                 if made is None:
                     self._refuse(outputs, part, names, error, now)
                 else:
+                    self._check(part, made)
                     meta = msgspec.structs.replace(part.meta, made_us=now, config=batch.config.version)
                     outputs.frames.append((Topic.FEATURES, batch.partition, frames.derive(part, made, meta)))
         if changes:
@@ -73,6 +75,15 @@ class FeatureAgent:
         columns = columns_of(frame)
         means = {name: columns[f"window:{name}"] for name in self.pipeline.windows}
         return self.pipeline.compute_features(columns, means)
+
+    def _check(self, part: Frame, made: dict[str, windows.Array]) -> None:
+        """Such columns are no fault of the data, so they are not looked for row by row."""
+        for name, values in made.items():
+            if values.shape != (part.rows,):
+                raise UsageError(
+                    f"pipeline {self.pipeline.name}: feature {name!r} has shape {values.shape} for {part.rows} events",
+                    hint="a feature is one number per event; np.full(len(column), value) makes a constant one",
+                )
 
     def _refuse(self, outputs: Outputs, part: Frame, names: list[str], error: Exception | None, now: int) -> None:
         row = Frame(part.batch.select(names), part.meta)
