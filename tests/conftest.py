@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, settings
-
 from tests.support.clock import ManualClock
 from tests.support.log import BothWings
 

@@ -10,13 +10,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.log import INCARNATION, blocks, lines, open_log, out, shrink
 
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import Conflict, CouldNot, DataDirError, Fenced, LogFull
 from mendstream.contracts.frame import FrameMeta, make
 from mendstream.contracts.ports import Bus, Out, TaskCommit
 from mendstream.contracts.topics import CONFIG, HOUR_S, Stream, Topic, Wing
-from tests.support.log import INCARNATION, blocks, lines, open_log, out, shrink
+import itertools
 
 RAW = Stream(Topic.RAW_EVENTS, 0)
 FEATURES = Stream(Topic.FEATURES, 0)
@@ -291,7 +292,7 @@ def test_old_data_go_in_small_steps(bus, monkeypatch):
     for n in range(200):
         bus.publish([out(DECISIONS, b"%d" % n)])
         firsts.append(bus.bounds(DECISIONS)[0])
-    steps = [after - before for before, after in zip(firsts, firsts[1:], strict=False) if after != before]
+    steps = [after - before for before, after in itertools.pairwise(firsts) if after != before]
     assert len(steps) >= 2
     assert max(steps) <= 64
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from multiprocessing import forkserver
 
 import psutil
 import pytest
@@ -59,6 +60,20 @@ def test_killing_the_supervisor_leaves_no_orphan_not_even_a_stopped_one(tmp_path
         house.wait()
         wait_for(lambda: not living(family), 5, why=f"no process is left: {living(family)}")
     counted = _finish_and_count(tmp_path)
+    assert counted.exact, counted.text
+
+
+def test_everything_dies_at_once_and_everything_comes_back(tmp_path):
+    with Running(tmp_path) as house:
+        house.until(house.calm)
+        living_before = house.processes
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # the parent of all: each of them ends with it
+        house.until(lambda: not any(house.shown(f"{stage}-0")["alive"] for stage in STAGES), 10, why="all are dead")
+        house.until(lambda: all(house.reborn(f"{stage}-0", 1) for stage in STAGES) and house.calm())
+        assert house.processes == living_before
+        assert {case.head.subject for case in house.news.cases.values()} <= {f"{stage}-0" for stage in STAGES}
+        house.drain()
+    counted = account(tmp_path)
     assert counted.exact, counted.text
 
 

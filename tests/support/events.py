@@ -13,7 +13,9 @@ from mendstream.contracts.topics import Topic
 NOW = 1_700_000_000_000_000
 
 
-def frame(columns: dict[str, Any], *, ids: list[str] | None = None, keys: list[str] | None = None, **meta: Any) -> Frame:
+def frame(
+    columns: dict[str, Any], *, ids: list[str] | None = None, keys: list[str] | None = None, **meta: Any
+) -> Frame:
     """Rows as long as the first column; ids e0, e1, ... and the one key `k` unless they are given."""
     rows = len(next(iter(columns.values())))
     ids = ids if ids is not None else [f"e{n}" for n in range(rows)]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from tests.support.clock import ManualClock
+from tests.support.log import BothWings, records, records_out
+from tests.support.marks import MemoryMarks
+from tests.support.models import LinearScorer, Shelf
+from tests.support.trips import stages, trips
 
 from mendstream.contracts.agent import Line
 from mendstream.contracts.pipeline import Pipeline
@@ -14,11 +19,6 @@ from mendstream.contracts.records import ConfigChange, decode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic, Wing
 from mendstream.runtime.driver import Driver
 from mendstream.runtime.leg import Leg
-from tests.support.clock import ManualClock
-from tests.support.log import BothWings, records, records_out
-from tests.support.marks import MemoryMarks
-from tests.support.models import LinearScorer, Shelf
-from tests.support.trips import stages, trips
 
 STAGES = ("ingestion", "feature", "model", "decision")
 
@@ -45,6 +45,9 @@ class ListSource:
 
     def due_in_s(self) -> float | None:
         return None
+
+    def wake_by(self, ring: Callable[[], None]) -> None:
+        """Nothing arrives by itself."""
 
     def done(self, position: int) -> None:
         self.finished = position

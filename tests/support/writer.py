@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import lmdb
+from tests.support.log import MAP_BYTES, out
 
 from mendstream.adapters.bus.lmdb_bus import LmdbBus
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.ports import TaskCommit
 from mendstream.contracts.topics import Stream, Topic, Wing
 from mendstream.runtime.clock import WallClock
-from tests.support.log import MAP_BYTES, out
 
 
 def main(root: str, verb: str, *arguments: str) -> None:

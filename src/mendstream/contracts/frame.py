@@ -18,6 +18,8 @@ from mendstream.contracts.errors import BadRecord
 
 HEAD = ("event_id", "key", "event_time_us", "born_us")
 _META = b"mendstream"
+_NO_FRAME = (pa.ArrowException, StopIteration, KeyError, TypeError, ValueError, OSError)
+"""What Arrow and msgspec raise for bytes that are something else, or were torn."""
 
 
 class FrameMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,8 +82,11 @@ class Frame:
             with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
                 batch = reader.read_next_batch()
                 meta = reader.schema.metadata
+            batch.validate(full=True)  # else a torn one could bring the process down later
+            if tuple(batch.schema.names[: len(HEAD)]) != HEAD:
+                raise BadRecord(f"not a frame: its columns begin with {batch.schema.names[: len(HEAD)]}, not {HEAD}")
             return cls(batch, _decode_meta(meta[_META]))
-        except (pa.ArrowInvalid, StopIteration, KeyError, TypeError, msgspec.DecodeError, OSError) as error:
+        except _NO_FRAME as error:
             raise BadRecord(f"not a frame: {error}") from error
 
 

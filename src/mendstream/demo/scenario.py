@@ -15,7 +15,7 @@ import msgspec
 
 from mendstream.adapters.models.catalogue import CARD_FILE, MODEL_FILE, Catalogue
 from mendstream.chaos.faults import FaultRow, How, fault
-from mendstream.contracts.errors import MendstreamError
+from mendstream.contracts.errors import CouldNot, MendstreamError
 from mendstream.contracts.incident import Phase
 from mendstream.contracts.knobs import Mode
 from mendstream.contracts.models import ModelCard
@@ -40,6 +40,8 @@ ORDER = ("slow-model", "bad-model", "dead-agent", "drift")
 RATE = 500.0
 SEASON = 850
 """Events of a virtual day, at whose hours flights differ."""
+START_WITHIN_S = 30.0
+"""How long the first decision may take: a loaded machine needs a few seconds."""
 CONTROL_S = 10.0
 """How long the house is watched before anything is done to it."""
 HEALED_WITHIN_S = 60.0
@@ -238,6 +240,11 @@ Put = Callable[[str, bool], str]
 def tell(story: Story, put: Put, note: Callable[[str], None]) -> Iterator[None]:
     """The whole story. `put` hurts the house, `note` tells people; the caller keeps the time and the news."""
     while story.first_decision_us is None:
+        if story.now_us - story.started_us > START_WITHIN_S * 1e6:
+            raise CouldNot(
+                f"nothing was decided within {START_WITHIN_S:.0f} s of the start",
+                hint="`mendstream demo --data DIR` keeps the log files of every process in DIR/logs",
+            )
         yield
     note(f"first decision after {_s(story.first_decision_us - story.started_us)}")
     story.control_from_us = story.first_decision_us

@@ -315,3 +315,12 @@ def test_a_fault_that_cannot_be_put_in_is_skipped_and_said_so():
         next(telling, None)
     assert story.attempts[0].ending is Ending.SKIPPED
     assert "dead-agent: could not be put in: model-0 is not alive" in notes
+
+
+def test_a_house_that_never_decides_is_given_up():
+    story = Story(ORDER, started_us=START, now_us=START)
+    telling = tell(story, lambda name, on: "", lambda text: None)
+    next(telling)
+    story.now_us = START + 31 * S
+    with pytest.raises(CouldNot, match="nothing was decided within 30 s"):
+        next(telling)

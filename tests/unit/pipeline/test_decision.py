@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.support.events import NOW, batch, frame
+from tests.support.same import difference
 
 from mendstream.agents.panes import pane_of
 from mendstream.agents.pipeline.decision import KEEP_PANES, DecisionAgent
@@ -13,8 +15,6 @@ from mendstream.contracts.frame import Frame
 from mendstream.contracts.pipeline import Event, Pipeline
 from mendstream.contracts.records import LATENCY_EDGES_MS, DeadReason, Decision, decode_block
 from mendstream.contracts.topics import Topic
-from tests.support.events import NOW, batch, frame
-from tests.support.same import difference
 
 
 class Click(Event, frozen=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.support.events import NOW, batch, frame, table
+from tests.support.trips import trips
 
 from mendstream.agents.pipeline.feature import FeatureAgent
 from mendstream.contracts.errors import UsageError
@@ -11,8 +13,6 @@ from mendstream.contracts.frame import Frame
 from mendstream.contracts.pipeline import Event, Mean, Pipeline
 from mendstream.contracts.records import DeadReason
 from mendstream.contracts.topics import Topic
-from tests.support.events import NOW, batch, frame, table
-from tests.support.trips import trips
 
 
 class Click(Event, frozen=True):
@@ -47,7 +47,9 @@ def test_features_come_as_float32_under_the_same_head_with_the_versions_that_mad
 
 
 def test_windows_hand_the_mean_before_each_event_and_go_on_in_the_next_frame():
-    agent = FeatureAgent(pipeline(lambda e, w: {"usual": np.nan_to_num(w["usual"], nan=-1)}, windows={"usual": Mean("x", 2)}))
+    agent = FeatureAgent(
+        pipeline(lambda e, w: {"usual": np.nan_to_num(w["usual"], nan=-1)}, windows={"usual": Mean("x", 2)})
+    )
     state, first = run(agent, clicks(1.0, 3.0, 5.0, keys=["a", "a", "b"]))
     _, second = agent.step(state, batch(clicks(7.0, 9.0, keys=["b", "a"])), NOW)
     assert [table(made)["usual"] for _, _, made in (*first.frames, *second.frames)] == [[-1, 1, -1], [5, 2]]
@@ -126,8 +128,9 @@ def test_changes_bring_a_fresh_state_to_the_same_place():
          "poison": [0.0, 0.0, 0.0]}, keys=["a", "b", "a"],
     )  # fmt: skip
     state, outputs = agent.step(agent.start(0), batch(given, given), NOW)
-    from mendstream.contracts import state as states
     from tests.support.same import difference
+
+    from mendstream.contracts import state as states
 
     again = agent.apply(agent.start(0), states.decode_plain(states.encode(outputs.changes)))
     assert difference(state, again) == ""

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.events import frame
 
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts.errors import UsageError
 from mendstream.contracts.frame import Frame
-from tests.support.events import frame
 
 
 def refuse_negative(part: Frame) -> list[int]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
+from tests.support.trips import readings, trip, trips
 
 from mendstream.agents.panes import PANE_US
 from mendstream.agents.pipeline.ingestion import IngestionAgent, Limits
@@ -19,13 +20,14 @@ from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.pipeline import Event, Pipeline
 from mendstream.contracts.records import DeadReason, decode_block
 from mendstream.contracts.topics import Topic
-from tests.support.trips import readings, trip, trips
 
 NOW = 1_700_000_000_000_000
 YEAR_S = 365 * 24 * 3600
 
 
-def run(agent: IngestionAgent, *lines: bytes, state=None, feedback: tuple[bytes, ...] = (), turn: str = "i/ingestion/0/7"):
+def run(
+    agent: IngestionAgent, *lines: bytes, state=None, feedback: tuple[bytes, ...] = (), turn: str = "i/ingestion/0/7"
+):
     """(state, outputs) of one step."""
     batch = Batch(
         turn, 0, LiveConfig(version=3), lines=[Line(line, 100 + n) for n, line in enumerate(lines)],

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.events import NOW, batch, frame, table
+from tests.support.models import LinearScorer, Shelf
+from tests.support.same import difference
 
 from mendstream.agents.panes import PANE_US, pane_of
 from mendstream.agents.pipeline.model import KEEP_PANES, ModelAgent, feature_bins, layout
@@ -16,9 +19,6 @@ from mendstream.contracts.models import FeatureReference
 from mendstream.contracts.pipeline import Event, Pipeline
 from mendstream.contracts.records import LATENCY_EDGES_MS, DeadReason
 from mendstream.contracts.topics import Topic
-from tests.support.events import NOW, batch, frame, table
-from tests.support.models import LinearScorer, Shelf
-from tests.support.same import difference
 
 
 class Click(Event, frozen=True):
@@ -231,7 +231,9 @@ def test_old_panes_are_forgotten_here_and_in_what_is_redone():
 
 
 floats32 = st.floats(-100, 100, width=32)
-columns = st.lists(st.one_of(floats32, st.just(float("nan")), st.just(float("inf")), st.just(float("-inf"))), max_size=40)
+columns = st.lists(
+    st.one_of(floats32, st.just(float("nan")), st.just(float("inf")), st.just(float("-inf"))), max_size=40
+)
 
 
 @given(columns, st.lists(floats32, max_size=6, unique=True).map(sorted))

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.same import difference
 
-from mendstream.agents.panes import PANE_US, PaneTable, latency_bucket, pane_of
+from mendstream.agents.panes import PaneTable, latency_bucket, pane_of
 from mendstream.contracts import state as states
 from mendstream.contracts.records import LATENCY_EDGES_MS
-from tests.support.same import difference
 
 
 def test_a_pane_is_a_quarter_of_a_second():
     assert [pane_of(at) for at in (0, 249_999, 250_000, 499_999)] == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize(("ms", "bucket"), [(0, 0), (1, 0), (1.01, 1), (2, 1), (300, 12), (300.1, 13), (30000, 22), (1e9, 23)])
+@pytest.mark.parametrize(
+    ("ms", "bucket"), [(0, 0), (1, 0), (1.01, 1), (2, 1), (300, 12), (300.1, 13), (30000, 22), (1e9, 23)]
+)
 def test_an_edge_belongs_to_the_bucket_below_it(ms, bucket):
     assert latency_bucket(ms) == bucket
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.same import difference
 
 from mendstream.agents.pipeline import windows
 from mendstream.contracts import state as states
 from mendstream.contracts.pipeline import Mean
-from tests.support.same import difference
 
 MEANS = {"short": Mean("x", last=1), "long": Mean("x", last=4), "other": Mean("y", last=2)}
 
@@ -119,7 +119,9 @@ def test_a_state_that_went_through_bytes_goes_on_as_if_nothing_had_happened(even
 
 def test_a_keys_first_event_has_no_mean_and_an_event_does_not_see_itself():
     state = windows.WindowState()
-    found, _ = windows.update(state, {"m": Mean("x", 2)}, ["a", "a", "a", "b"], {"x": np.array([1.0, 3.0, 5.0, 7.0])}, 9)
+    found, _ = windows.update(
+        state, {"m": Mean("x", 2)}, ["a", "a", "a", "b"], {"x": np.array([1.0, 3.0, 5.0, 7.0])}, 9
+    )
     assert str(found["m"].tolist()) == "[nan, 1.0, 2.0, nan]"
 
 

@@ -3,15 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-from mendstream.contracts.agent import Batch, Line
-from mendstream.contracts.errors import Fenced
-from mendstream.contracts.knobs import LiveConfig
-from mendstream.contracts.ports import Out
-from mendstream.contracts.records import Counts
-from mendstream.contracts.topics import Stream, Topic, Wing
-from mendstream.runtime.driver import Driver
-from mendstream.runtime.leg import Leg
 from tests.support.house import (
     STAGES,
     ListSource,
@@ -30,6 +21,15 @@ from tests.support.marks import MemoryMarks
 from tests.support.models import LinearScorer, Shelf
 from tests.support.scripted import Counted, Scripted
 from tests.support.trips import stages, trip, trip_lines
+
+from mendstream.contracts.agent import Batch, Line
+from mendstream.contracts.errors import Fenced
+from mendstream.contracts.knobs import LiveConfig
+from mendstream.contracts.ports import Out
+from mendstream.contracts.records import Counts
+from mendstream.contracts.topics import Stream, Topic, Wing
+from mendstream.runtime.driver import Driver
+from mendstream.runtime.leg import Leg
 
 RAW = Stream(Topic.RAW_EVENTS, 0)
 METRICS = Stream(Topic.AGENT_METRICS, 0)

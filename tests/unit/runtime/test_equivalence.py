@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from mendstream.agents.pipeline.ingestion import Limits
-from mendstream.contracts.ids import partitions_of
-from mendstream.contracts.topics import Stream, Topic
-from mendstream.runtime.driver import Driver
 from tests.support.clock import ManualClock
 from tests.support.house import STAGES, ListSource, Stages, dead, decided, pump, serve, set_config
 from tests.support.log import BothWings
 from tests.support.models import LinearScorer, Shelf
 from tests.support.same import difference
 from tests.support.trips import trip
+
+from mendstream.agents.pipeline.ingestion import Limits
+from mendstream.contracts.ids import partitions_of
+from mendstream.contracts.topics import Stream, Topic
+from mendstream.runtime.driver import Driver
 
 MODEL = LinearScorer("v1", {"delay": 0.05, "usual": 0.03, "seats": 0.001, "places": -0.001, "hour": 0.01})
 N = 120

@@ -6,6 +6,11 @@ import dataclasses
 from typing import Any
 
 import pytest
+from tests.support.house import ListSource, Stopwatch, change, dead, pump, set_config
+from tests.support.log import BothWings, out, records, records_out
+from tests.support.marks import MemoryMarks
+from tests.support.same import difference
+from tests.support.scripted import Adding, Controlling, Scripted
 
 from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch
@@ -17,11 +22,6 @@ from mendstream.contracts.records import DeadLetter, DeadReason, Feedback, encod
 from mendstream.contracts.topics import CONFIG, Stream, Topic, Wing
 from mendstream.runtime.driver import Driver
 from mendstream.runtime.leg import QUARANTINE_AFTER, SNAPSHOT_TURNS, Leg
-from tests.support.house import ListSource, Stopwatch, change, dead, pump, set_config
-from tests.support.log import BothWings, out, records, records_out
-from tests.support.marks import MemoryMarks
-from tests.support.same import difference
-from tests.support.scripted import Adding, Controlling, Scripted
 
 RAW = Stream(Topic.RAW_EVENTS, 0)
 FEEDBACK = Stream(Topic.FEEDBACK, 0)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from mendstream.agents.pipeline.ingestion import Limits
-from mendstream.contracts.ports import Out
-from mendstream.contracts.topics import Stream, Topic
-from mendstream.runtime.leg import SNAPSHOT_TURNS
 from tests.support.clock import ManualClock
 from tests.support.house import STAGES, ListSource, Stages, change, decided, metrics, pump, serve, set_config
 from tests.support.log import BothWings
 from tests.support.models import FeatureReference, LinearScorer, Shelf
 from tests.support.same import difference
 from tests.support.trips import trip, trip_lines
+
+from mendstream.agents.pipeline.ingestion import Limits
+from mendstream.contracts.ports import Out
+from mendstream.contracts.topics import Stream, Topic
+from mendstream.runtime.leg import SNAPSHOT_TURNS
 
 REFERENCE = {
     "delay": FeatureReference(edges=(-10.0, 0.0, 20.0), counts=(1, 2, 3, 4, 0)),

@@ -60,7 +60,11 @@ class HttpSource:
                     self._answer(413, {"error": f"{length} bytes in one request; at most {limit}"})
                 else:
                     self.close_connection = closing
-                    lines = [line for line in self.rfile.read(length).splitlines() if line.strip()]
+                    body = self.rfile.read(length)
+                    if len(body) < length:
+                        self.close_connection = True  # the client is gone, and who knows what it wanted to say
+                        return
+                    lines = [line for line in body.splitlines() if line.strip()]
                     status = source.offer(lines, feedback=self.path == "/feedback")
                     self._answer(status, {"lines": len(lines)} if status == 200 else {"error": "busy: send it again"})
 
@@ -85,7 +89,7 @@ class HttpSource:
                 hint="another program has the port: set ingestion.http_port",
             ) from error
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, name="http-source", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http-source", daemon=True).start()
 
     @property
     def port(self) -> int:

@@ -16,10 +16,11 @@ from mendstream.contracts.errors import UsageError
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, Mode
 from mendstream.contracts.pipeline import Pipeline
-from mendstream.contracts.records import Counts, DeadReason, Decision
+from mendstream.contracts.records import Counts, DeadReason
 from mendstream.contracts.topics import Topic
 
 KEEP_PANES = 40
+_encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -71,7 +72,7 @@ class DecisionAgent:
 
     def _check(self, part: Frame, outcomes: list[str]) -> None:
         """Such outcomes are no fault of the data, so they are not looked for row by row."""
-        if len(outcomes) != part.rows or not all(type(outcome) is str for outcome in outcomes):
+        if len(outcomes) != part.rows or not set(map(type, outcomes)) <= {str}:
             raise UsageError(
                 f"pipeline {self.pipeline.name}: decide has to give one string per event",
                 hint='for instance np.where(score >= threshold, "yes", "no")',
@@ -86,19 +87,32 @@ class DecisionAgent:
         totals.add_latencies((now - part.numbers("born_us")) / 1000)
 
 
+class _Row(msgspec.Struct, frozen=True, gc=False, tag_field="record", tag="decision"):
+    """What differs from event to event; the fields of `Decision` up to `score`, in its order."""
+
+    event_id: str
+    key: str
+    outcome: str
+    score: float
+
+
+class _Rest(msgspec.Struct, frozen=True):
+    """What all events of a frame share: the other fields of `Decision`, in its order."""
+
+    model: str
+    mode: str
+    config: int
+    reason: str
+    at_us: int
+
+
 def _records(frame: Frame, outcomes: list[str], config: LiveConfig, now: int) -> bytes:
-    """One JSON line per event: model, mode and config version together are what made it."""
+    """A `Decision` per event, as JSON lines: model, mode and config version together are what made it."""
     meta = frame.meta
     reason = f"score against {config.decision_threshold:g}" if meta.mode == Mode.NORMAL.value else "rule fallback"
-    columns = zip(
-        frame.strings("event_id"), frame.strings("key"), outcomes, frame.numbers("score").tolist(), strict=True
-    )
-    return _encode_lines(
-        [
-            Decision(
-                event_id=event_id, key=key, outcome=outcome, score=score, model=meta.model, mode=meta.mode,
-                config=config.version, reason=reason, at_us=now,
-            )
-            for event_id, key, outcome, score in columns
-        ]
-    )  # fmt: skip
+    rest = _encode(_Rest(meta.model, meta.mode, config.version, reason, now))
+    scores = frame.numbers("score").tolist()
+    lines = _encode_lines(list(map(_Row, frame.strings("event_id"), frame.strings("key"), outcomes, scores)))
+    # A line ends in a brace, and inside of it there is no raw end of line: JSON writes those as \n. So what all share
+    # is encoded once and put in before each end, for a third of the cost of whole records.
+    return lines.replace(b"}\n", b"," + rest[1:] + b"\n")

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mendstream import __version__
 from mendstream.agents.panes import PaneTable, pane_of
-from mendstream.agents.pipeline.columns import Rows, kind_of, writers
+from mendstream.agents.pipeline.columns import Rows, Values, kind_of, values_of, writers
 from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch, Line, Outputs, dead_letter
 from mendstream.contracts.errors import UsageError
@@ -120,9 +120,10 @@ class IngestionAgent:
         """The lines that are events, and the events. The usual case, that all are, costs one pass."""
         decode, most = self._decode, self.limits.max_record_bytes
         may_lack = any(optional for _, optional in self._text.values())
-        if max(len(line.value) for line in batch.lines) <= most and not may_lack:
+        values = [line.value for line in batch.lines]
+        if max(map(len, values)) <= most and not may_lack:
             try:
-                return batch.lines, [decode(line.value) for line in batch.lines]
+                return batch.lines, list(map(decode, values))
             except _UNREADABLE:
                 pass  # at least one is not: take them one by one
         good, rows = [], []
@@ -163,8 +164,8 @@ class IngestionAgent:
         fitting: list[Event] = []
         for line, row in zip(lines, rows, strict=True):
             try:
-                for write in self._writers.values():
-                    write([row])
+                for name, values in values_of(self.pipeline.event, [row]).items():
+                    self._writers[name](values)
             except OverflowError as error:
                 self._refuse(outputs, batch, line, DeadReason.INVALID, f"a number is out of range: {error}", now)
                 continue
@@ -173,22 +174,25 @@ class IngestionAgent:
         return good, fitting
 
     def _columns(self, lines: Sequence[Line], rows: Rows, turn: str) -> _Columns:
-        columns = {name: write(rows) for name, write in self._writers.items()}
-        keys = self._as_text(self.pipeline.key, columns, rows)
+        values = values_of(self.pipeline.event, rows)
+        columns = {name: write(values[name]) for name, write in self._writers.items()}
+        keys, key_texts = self._as_text(self.pipeline.key, columns, values)
         partitions = (
             partitions_of(keys, self.partitions) if self.partitions > 1 else np.zeros(len(rows), dtype=np.int64)
         )
         if self.pipeline.id:
-            ids = self._as_text(self.pipeline.id, columns, rows)
+            ids, id_texts = self._as_text(self.pipeline.id, columns, values)
         else:
             stem = turn.replace("/", ".")
-            ids = pa.array([f"{p}.{stem}.{n}" for n, p in enumerate(partitions.tolist())], type=pa.string())
-        return _Columns(lines, columns, ids, keys, partitions)
+            id_texts = [f"{p}.{stem}.{n}" for n, p in enumerate(partitions.tolist())]
+            ids = pa.array(id_texts, type=pa.string())
+        return _Columns(lines, columns, ids, keys, partitions, list(zip(key_texts, id_texts, strict=True)))
 
-    def _as_text(self, name: str, columns: dict[str, Any], rows: Rows) -> pa.Array:
+    def _as_text(self, name: str, columns: dict[str, Any], values: dict[str, Values]) -> tuple[pa.Array, Sequence[str]]:
         if self._text[name][0] is str:
-            return columns[name]
-        return pa.array([str(getattr(row, name)) for row in rows], type=pa.string())
+            return columns[name], values[name]
+        texts = list(map(str, values[name]))
+        return pa.array(texts, type=pa.string()), texts
 
     def _in_time(self, outputs: Outputs, batch: Batch, lines: Sequence[Line], made: _Columns, now: int) -> Array:
         """Which rows have a time that can be; the others become dead letters. Without a time field: all, at `now`."""
@@ -210,7 +214,7 @@ class IngestionAgent:
         if not self.pipeline.id or not self.limits.dedupe_window:
             made.pairs = []
             return keep
-        made.pairs = pairs = list(zip(made.keys.to_pylist(), made.ids.to_pylist(), strict=True))
+        pairs = made.pairs
         batch = set(pairs)
         if len(batch) == len(pairs) and batch.isdisjoint(state.recent) and batch.isdisjoint(state.older):
             return keep
@@ -233,7 +237,7 @@ class IngestionAgent:
     ) -> list[tuple[str, str]]:  # fmt: skip
         if not fresh.any():
             return []
-        for partition in np.unique(made.partitions[fresh]).tolist():
+        for partition in np.unique(made.partitions[fresh]).tolist() if self.partitions > 1 else [0]:
             chosen = fresh & (made.partitions == partition)
             take = None if chosen.all() else np.flatnonzero(chosen)
             meta = FrameMeta(partition=partition, born_us=now, made_us=now, config=batch.config.version)
@@ -303,14 +307,16 @@ class _Columns:
     __slots__ = ("columns", "ids", "keys", "pairs", "partitions", "times")
 
     def __init__(
-        self, lines: Sequence[Line], columns: dict[str, Any], ids: pa.Array, keys: pa.Array, partitions: Array
+        self, lines: Sequence[Line], columns: dict[str, Any], ids: pa.Array, keys: pa.Array, partitions: Array,
+        pairs: list[tuple[str, str]],
     ) -> None:  # fmt: skip
         self.columns = columns
         self.ids = ids
         self.keys = keys
         self.partitions = partitions
         self.times: Array = np.zeros(len(lines), dtype=np.int64)
-        self.pairs: list[tuple[str, str]] = []
+        self.pairs = pairs
+        """(key, id) of each row; none where repeats are not looked for."""
 
 
 def _taken(columns: dict[str, Any], rows: Array | None) -> dict[str, Any]:

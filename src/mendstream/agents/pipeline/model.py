@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from mendstream import __version__
 from mendstream.agents.panes import PaneTable, pane_of
-from mendstream.agents.pipeline.columns import FrameColumns
+from mendstream.agents.pipeline.columns import columns_of, own_columns
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, Mode
 from mendstream.contracts.models import FeatureReference, Models, Scorer
-from mendstream.contracts.pipeline import Pipeline
+from mendstream.contracts.pipeline import Columns, Pipeline
 from mendstream.contracts.records import Counts, DeadReason
 from mendstream.contracts.topics import Topic
 
@@ -49,6 +49,8 @@ class ModelAgent:
     def __init__(self, pipeline: Pipeline, models: Models) -> None:
         self.pipeline = pipeline
         self.models = models
+        self._bins: dict[tuple[str, str], _Bins] = {}
+        """By version and digest; made from the model's card when it is first needed."""
         self.probe_input: Array | None = None
         """The newest feature matrix, for probes of the model off the serving turn; not part of any decision."""
 
@@ -111,7 +113,7 @@ class ModelAgent:
         return scorer
 
     def _predict(self, frame: Frame, config: LiveConfig, scorer: Scorer | None) -> tuple[dict[str, Array], Mode, float]:
-        columns = FrameColumns(frame, frame.batch.schema.names)
+        columns = columns_of(frame)
         added: dict[str, Array] = {}
         if config.mode is Mode.SAFE_MODE or scorer is None:
             matrix = None
@@ -147,7 +149,7 @@ class ModelAgent:
         kept = Frame(part.batch.filter(pa.array(good)), part.meta)
         return kept, ({name: values[good] for name, values in columns.items()}, mode, seconds)
 
-    def _matrix(self, columns: FrameColumns, scorer: Scorer) -> Array:
+    def _matrix(self, columns: Columns, scorer: Scorer) -> Array:
         matrix = np.empty((len(columns["event_id"]), len(scorer.card.features)), dtype=np.float32)
         for place, name in enumerate(scorer.card.features):
             matrix[:, place] = columns[name]
@@ -165,8 +167,8 @@ class ModelAgent:
             mode=mode.value,
             shadow=batch.config.shadow_version if "shadow_score" in made else "",
         )
-        features = {n: part.batch.column(n) for n in part.batch.schema.names if n not in frames.HEAD}
-        return frames.derive(part, {**features, **{n: v for n, v in made.items() if n != "matrix"}}, meta)
+        scores = {name: values for name, values in made.items() if name != "matrix"}
+        return frames.derive(part, {**own_columns(part), **scores}, meta)
 
     # --- counting ----------------------------------------------------------------------------------------------------
 
@@ -179,7 +181,7 @@ class ModelAgent:
         totals = state.panes.at(pane_of(now), version, config.version, arm)
         totals.n += part.rows
         if scorer is not None and "matrix" in made:
-            bins = feature_bins(made["matrix"], scorer.card.features, scorer.card.reference)
+            bins = self._bins_of(scorer).count(made["matrix"])
             if bins is not None:
                 totals.add_hist(_BINS, bins)
                 if version not in state.layouts:
@@ -189,6 +191,15 @@ class ModelAgent:
         if "shadow_score" in made:
             shadow = state.panes.at(pane_of(now), config.shadow_version, config.version, "shadow")
             shadow.n += part.rows
+
+    def _bins_of(self, scorer: Scorer) -> _Bins:
+        made_by = scorer.card.version, scorer.card.digest
+        bins = self._bins.get(made_by)
+        if bins is None:
+            if len(self._bins) >= _KEEP_LAYOUTS:
+                self._bins.clear()
+            bins = self._bins[made_by] = _Bins(scorer.card.features, scorer.card.reference)
+        return bins
 
 
 def _lay_out(state: ModelState, version: str, laid: tuple[tuple[str, int], ...]) -> None:
@@ -218,16 +229,38 @@ def layout(names: tuple[str, ...], reference: dict[str, FeatureReference]) -> tu
 
 def feature_bins(matrix: Array, names: tuple[str, ...], reference: dict[str, FeatureReference]) -> Array | None:
     """Rows per bin, all features one after the other; float32 [rows, features] -> int64 [sum of bins]."""
-    indices, offset = [], 0
-    for place, name in enumerate(names):
-        held = reference.get(name)
-        if held is None:
-            continue
-        column = matrix[:, place]
-        index = np.searchsorted(np.asarray(held.edges, dtype=np.float32), column, side="left")
-        missing = np.isnan(column)
+    return _Bins(names, reference).count(matrix)
+
+
+class _Bins:
+    """The bins of one model, laid out so that all features of a batch are counted in a few calls."""
+
+    def __init__(self, names: tuple[str, ...], reference: dict[str, FeatureReference]) -> None:
+        held = [(place, reference[name]) for place, name in enumerate(names) if name in reference]
+        self._places = [place for place, _ in held]
+        self._all = len(held) == len(names)
+        widest = max((len(one.edges) for _, one in held), default=0)
+        self._wide = np.uint8 if widest < 256 else np.uint16
+        # Edge by feature; what a feature has fewer of is filled with one that nothing lies above.
+        self._edges = np.full((widest, len(held), 1), np.inf, dtype=np.float32)
+        self._first = np.zeros((len(held), 1), dtype=np.int64)
+        self._missing = np.zeros((len(held), 1), dtype=np.int64)
+        self._total = 0
+        for row, (_, one) in enumerate(held):
+            self._edges[: len(one.edges), row, 0] = one.edges
+            self._first[row] = self._total
+            self._missing[row] = self._total + len(one.edges) + 1
+            self._total += len(one.counts)
+
+    def count(self, matrix: Array) -> Array | None:
+        """None if no feature has a reference."""
+        if not self._places:
+            return None
+        columns = np.ascontiguousarray((matrix if self._all else matrix[:, self._places]).T)
+        # A value's bin is how many edges lie below it.
+        below = np.add.reduce((self._edges < columns).view(np.uint8), axis=0, dtype=self._wide)
+        index = below + self._first
+        missing = np.isnan(columns)
         if missing.any():
-            index[missing] = len(held.edges) + 1
-        indices.append(index + offset)
-        offset += len(held.counts)
-    return np.bincount(np.concatenate(indices), minlength=offset) if indices else None
+            index = np.where(missing, self._missing, index)
+        return np.bincount(index.ravel(), minlength=self._total)

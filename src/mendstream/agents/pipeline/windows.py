@@ -7,6 +7,7 @@ does not depend on batching.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -33,13 +34,15 @@ def update(
     """(window -> mean before each event, float64 [rows]; what changed, for `redo`)."""
     rows = _rows(state, means, keys, max_keys)
     order = np.argsort(rows, kind="stable")
-    touched, counts = np.unique(rows, return_counts=True)
+    starts = _starts(rows[order])
+    first = order[starts]
+    touched, counts = rows[first], np.diff(starts, append=len(rows))
     results = {}
     for name, mean in means.items():
-        results[name] = _mean(state.rings[name], rows, order, touched, counts, columns[mean.column], mean.last)
-    names: list[str] = list(dict.fromkeys(keys))
-    at = np.fromiter(map(state.index.__getitem__, names), np.int64, len(names))
-    return results, [names, {name: ring[at] for name, ring in state.rings.items()}]
+        results[name] = _mean(state.rings[name], order, touched, counts, columns[mean.column], mean.last)
+    # In the order of their rows, new keys last: `redo` gives them the same rows again.
+    names = [keys[place] for place in first.tolist()]
+    return results, [names, {name: ring[touched] for name, ring in state.rings.items()}]
 
 
 def redo(state: WindowState, means: Mapping[str, Mean], changes: list[Any], max_keys: int) -> None:
@@ -57,8 +60,9 @@ def _rows(state: WindowState, means: Mapping[str, Mean], keys: list[str], max_ke
     state.batches += 1
     _fit(state, means)
     index = state.index
-    new = [key for key in dict.fromkeys(keys) if key not in index]
-    if new:
+    rows = np.fromiter(map(index.get, keys, repeat(-1)), np.int64, len(keys))
+    if (rows < 0).any():
+        new = [key for key in dict.fromkeys(keys) if key not in index]
         if len(index) + len(new) > max_keys:
             _evict(state, max(len(index) + len(new) - max_keys, max_keys // 10))
             index = state.index
@@ -66,7 +70,7 @@ def _rows(state: WindowState, means: Mapping[str, Mean], keys: list[str], max_ke
         start = len(index)
         index.update(zip(new, range(start, start + len(new)), strict=True))
         _grow(state, start + len(new))
-    rows = np.fromiter(map(index.__getitem__, keys), np.int64, len(keys))
+        rows = np.fromiter(map(index.__getitem__, keys), np.int64, len(keys))
     state.seen[rows] = state.batches
     return rows
 
@@ -106,21 +110,29 @@ def _evict(state: WindowState, count: int) -> None:
     state.seen = seen
 
 
-def _mean(ring: Array, rows: Array, order: Array, touched: Array, counts: Array, values: Array, last: int) -> Array:
+def _starts(ranked: Array) -> Array:
+    """Where each run of equal values begins."""
+    begins = np.ones(len(ranked), dtype=bool)
+    np.not_equal(ranked[1:], ranked[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
+
+
+def _mean(ring: Array, order: Array, touched: Array, counts: Array, values: Array, last: int) -> Array:
     """Each key's segment is its ring followed by its new values; a mean looks `last` places back in its segment."""
-    n, keys = len(rows), len(touched)
+    n, keys = len(order), len(touched)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) + last * np.arange(keys)
     segment = np.repeat(np.arange(keys), counts)
     place = np.arange(n) + last * (segment + 1)
     line = np.empty(n + last * keys)
     line[(starts[:, None] + np.arange(last)).ravel()] = ring[touched].ravel()
     line[place] = np.asarray(values, dtype=np.float64)[order]
+    missing = np.isnan(line)
+    known, there = np.where(missing, 0.0, line), (~missing).astype(np.float64)
     total, seen = np.zeros(n), np.zeros(n)
     for back in range(1, last + 1):
-        earlier = line[place - back]
-        there = ~np.isnan(earlier)
-        total += np.where(there, earlier, 0.0)
-        seen += there
+        earlier = place - back
+        total += known[earlier]
+        seen += there[earlier]
     ends = starts + last + counts
     ring[touched] = line[ends[:, None] - last + np.arange(last)]
     mean = np.full(n, np.nan)
