@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.log import INCARNATION, blocks, lines, open_log, out, shrink
+from tests.support.writer import set_format
 
+from mendstream.adapters.bus.lmdb_bus import LmdbBus
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import Conflict, CouldNot, DataDirError, Fenced, LogFull
 from mendstream.contracts.frame import FrameMeta, make
 from mendstream.contracts.ports import Bus, Out, TaskCommit
 from mendstream.contracts.topics import CONFIG, HOUR_S, Stream, Topic, Wing
-import itertools
 
 RAW = Stream(Topic.RAW_EVENTS, 0)
 FEATURES = Stream(Topic.FEATURES, 0)
@@ -480,11 +482,16 @@ def test_a_full_log_says_so_and_the_turn_leaves_nothing_behind(world):
     bus = world.open(map_bytes=2 << 20)
     claim = bus.claim(FEATURE, [RAW])
     done = 0
-    with pytest.raises(LogFull, match="full") as failure:
+
+    def turns() -> None:
+        nonlocal done
         for turn in range(1, 1000):
             block = out(FEATURES, b"x" * 50_000)
             bus.commit([turn_of(claim, turn, RAW, 0, 0, outputs=[block], changes=b"%d" % turn)])
             done = turn
+
+    with pytest.raises(LogFull, match="full") as failure:
+        turns()
     assert done > 5
     assert "map_size_mb" in failure.value.hint
     assert bus.bounds(FEATURES) == (0, done)
@@ -497,28 +504,21 @@ def test_a_full_log_says_so_and_the_turn_leaves_nothing_behind(world):
 def test_a_full_log_refuses_what_is_published_too(world):
     bus = world.open(map_bytes=2 << 20)
     with pytest.raises(LogFull):
-        for _ in range(1000):
-            bus.publish([out(FEEDBACK, b"x" * 50_000)])
+        fill(bus, FEEDBACK, 1000, size=50_000)
 
 
 def test_a_log_that_is_not_there_is_said_so(tmp_path, clock):
-    from mendstream.adapters.bus.lmdb_bus import LmdbBus
-
     with pytest.raises(CouldNot, match="holds no log"):
         LmdbBus(tmp_path / "nowhere", Wing.DATA, clock)
 
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_a_log_of_a_newer_format_is_refused(world, readonly):
-    from tests.support.writer import set_format
-
     world.open()
     world.close()
     set_format(world.root, 2)
-    with pytest.raises(DataDirError, match="newer mendstream .format 2"):
+    with pytest.raises(DataDirError, match=r"newer mendstream \(format 2"):
         world.open(readonly=readonly)
-    from mendstream.adapters.bus.lmdb_bus import LmdbBus
-
     with pytest.raises(DataDirError, match="newer mendstream"):
         LmdbBus(world.root, Wing.CONTROL, world.clock, readonly=readonly)
 

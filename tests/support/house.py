@@ -76,8 +76,8 @@ class Stages:
 
     def __init__(
         self, bus: Bus, clock: ManualClock, source: ListSource, *, models: Shelf | None = None,
-        pipeline: Pipeline = trips, partitions: int = 1, max_rows: int = 2000, marks: dict[str, MemoryMarks] | None = None,
-        ready: Any = lambda config: True, **options: Any,
+        pipeline: Pipeline = trips, partitions: int = 1, max_rows: int = 2000,
+        marks: dict[str, MemoryMarks] | None = None, ready: Any = lambda config: True, **options: Any,
     ) -> None:  # fmt: skip
         self.bus = bus
         self.clock = clock
@@ -118,7 +118,7 @@ def pump(drivers: Iterable[Driver], clock: ManualClock, *, most: int = 10_000) -
     drivers = list(drivers)
     for turns in range(most):
         clock.advance(ms=1)
-        if not any([driver.pump() for driver in drivers]):
+        if not sum(driver.pump() for driver in drivers):  # each of them
             return turns
     raise AssertionError(f"still busy after {most} turns")
 

@@ -1,4 +1,4 @@
-"""A second process on a log: publishes, does turns, or listens. Run as `python -m tests.support.writer ROOT VERB ...`."""
+"""A second process on a log: `python -m tests.support.writer ROOT VERB ...` publishes, does turns, or listens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def publish(root: Path, wing: str, topic: str, partition: str, count: str, name:
 
 
 def turns(root: Path, agent: str, read: str, write: str, count: str) -> None:
-    """Turns that name themselves in output, position and state; `count` 0: until killed. Prints each after its commit."""
+    """Turns that name themselves in output, position and state, printed once committed; `count` 0: until killed."""
     bus = _open(root, Wing.DATA)
     source, target = Stream(Topic(read), 0), Stream(Topic(write), 0)
     claim = bus.claim(TaskId(agent, 0), [source])

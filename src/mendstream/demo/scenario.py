@@ -45,7 +45,7 @@ START_WITHIN_S = 30.0
 CONTROL_S = 10.0
 """How long the house is watched before anything is done to it."""
 HEALED_WITHIN_S = 60.0
-CALM_WITHIN_S = 15.0
+CALM_WITHIN_S = 25.0
 """How long the way out of SAFE_MODE may take before the next fault goes in all the same."""
 PAUSE_S = 1.5
 """Between two faults, so that one's last panes are not the other's first."""
@@ -215,7 +215,6 @@ class Story:
     first_decision_us: int | None = None
     control_from_us: int | None = None
     control_until_us: int | None = None
-    control_incidents: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     news: News = field(default_factory=News)
     over: bool = False
@@ -226,6 +225,12 @@ class Story:
         if self.control_from_us is None:
             return 0.0
         return ((self.control_until_us or self.now_us) - self.control_from_us) / 1e6
+
+    @property
+    def control_incidents(self) -> int:
+        """Incidents that were detected before the first fault, whenever they were told of."""
+        until = self.control_until_us or self.now_us
+        return sum(case.head.detected_at_us <= until for case in self.news.cases.values())
 
     @property
     def first_healed_us(self) -> int | None:
@@ -252,7 +257,6 @@ def tell(story: Story, put: Put, note: Callable[[str], None]) -> Iterator[None]:
     note(f"control: {CONTROL_S:.0f} s in which nothing is done to the house")
     yield from _wait(story, CONTROL_S - (story.now_us - story.first_decision_us) / 1e6)
     story.control_until_us = story.now_us
-    story.control_incidents = len(story.news.cases)
     note(f"control: {story.control_incidents} incidents in {story.control_s:.1f} s")
     for name in story.faults:
         attempt = Attempt(fault(name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,7 +15,6 @@ from tests.support.same import difference
 from mendstream.contracts import frame as frames
 from mendstream.contracts.errors import BadRecord
 from mendstream.contracts.frame import HEAD, Frame, FrameMeta
-import itertools
 
 metas = st.builds(
     FrameMeta, partition=st.integers(0, 9), born_us=st.integers(0, 2**60), made_us=st.integers(0, 2**60),

@@ -49,8 +49,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, type) and issubclass(kind, str) and kind is not str:
         return st.sampled_from(list(kind))  # type: ignore[call-overload]
     plain: dict[Any, st.SearchStrategy[Any]] = {
-        str: words, int: st.integers(-(2**53), 2**53), float: numbers, bool: st.booleans(), bytes: st.binary(max_size=9),
-        type(None): st.none(),
+        str: words, int: st.integers(-(2**53), 2**53), float: numbers, bool: st.booleans(),
+        bytes: st.binary(max_size=9), type(None): st.none(),
     }  # fmt: skip
     return plain[kind]
 

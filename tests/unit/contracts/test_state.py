@@ -36,12 +36,20 @@ class Held(msgspec.Struct):
     parts: tuple[tuple[str, int], ...] = ()
 
 
-helds = st.builds(
-    Held, array=arrays, inner=st.builds(Inner, n=st.integers(-(2**63), 2**63 - 1), counts=st.dictionaries(st.text(max_size=3), arrays, max_size=3)),
-    pairs=st.sets(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=4),
-    lists=st.lists(st.builds(Inner, n=st.integers(0, 9)), max_size=3), raw=st.binary(max_size=9),
-    maybe=st.none() | st.floats(), parts=st.lists(st.tuples(st.text(max_size=2), st.integers(0, 9)), max_size=3).map(tuple),
+shorts = st.text(max_size=3)
+inners = st.builds(
+    Inner, n=st.integers(-(2**63), 2**63 - 1), counts=st.dictionaries(shorts, arrays, max_size=3)
 )  # fmt: skip
+helds = st.builds(
+    Held,
+    array=arrays,
+    inner=inners,
+    pairs=st.sets(st.tuples(shorts, shorts), max_size=4),
+    lists=st.lists(st.builds(Inner, n=st.integers(0, 9)), max_size=3),
+    raw=st.binary(max_size=9),
+    maybe=st.none() | st.floats(),
+    parts=st.lists(st.tuples(shorts, st.integers(0, 9)), max_size=3).map(tuple),
+)
 
 
 @given(helds)

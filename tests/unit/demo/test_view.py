@@ -208,7 +208,7 @@ def test_a_story_is_good_only_if_all_was_healed_and_counted():
     [
         (lambda story: setattr(story.attempts[0], "ending", Ending.UNHEALED), COUNTED),
         (lambda story: setattr(story, "faults", ORDER), COUNTED),
-        (lambda story: setattr(story, "control_incidents", 1), COUNTED),
+        (lambda story: story.news.take(step("detection", 14, incident="inc-0", detected=5)), COUNTED),
         (lambda story: setattr(story, "control_until_us", START + 9 * S), COUNTED),
         (lambda story: setattr(story, "over", False), COUNTED),
         (lambda story: None, Accounting(events=9, decisions=8, dead_letters=0, missing=1, duplicated=0,
@@ -282,10 +282,10 @@ def test_an_incident_of_another_kind_is_no_answer_and_is_listed():
     assert [case.head.type for case in attempt.extra] == ["AGENT_DOWN"]
 
 
-def test_an_incident_in_the_control_is_counted():
+def test_an_incident_in_the_control_is_counted_even_if_it_is_told_of_later():
     early = step("detection", 5, Status.OPEN, phase="DETECTED", detected=5)
     story = Story(("poison",))
-    play(story, puts=[], happens={5: [early]})
+    play(story, puts=[], happens={14: [early]})
     assert story.control_incidents == 1
 
 

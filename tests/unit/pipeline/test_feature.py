@@ -101,7 +101,7 @@ def test_code_that_fails_on_every_record_is_a_bug_and_not_bad_data():
     def function(events, windows):
         raise KeyError("colour")
 
-    with pytest.raises(UsageError, match="failed on each of 3 records.*colour"):
+    with pytest.raises(UsageError, match=r"failed on each of 3 records.*colour"):
         run(FeatureAgent(pipeline(function)), clicks(1.0, 2.0, 3.0))
 
 
@@ -117,7 +117,7 @@ def test_features_under_a_name_of_the_house_are_refused():
 
 @pytest.mark.parametrize("values", [np.zeros(7), np.zeros(1), 5.0, np.zeros((2, 1))], ids=["7", "1", "scalar", "2x1"])
 def test_features_of_another_shape_than_one_number_an_event_are_the_codes_fault(values):
-    with pytest.raises(UsageError, match="feature 'x' has shape .* for 2 events"):
+    with pytest.raises(UsageError, match=r"feature 'x' has shape .* for 2 events"):
         run(FeatureAgent(pipeline(lambda e, w: {"x": values})), clicks(1.0, 2.0))
 
 
@@ -138,5 +138,5 @@ def test_changes_bring_a_fresh_state_to_the_same_place():
 
 def test_a_tick_is_harmless():
     agent = FeatureAgent(trips)
-    state, outputs = agent.step(agent.start(0), batch(), NOW)
+    _state, outputs = agent.step(agent.start(0), batch(), NOW)
     assert (outputs.frames, outputs.dead, outputs.changes) == ([], [], None)

@@ -1,4 +1,4 @@
-"""Whatever comes in: what is an event becomes one, what is none becomes a dead letter with its bytes, and the rest goes on."""
+"""Whatever comes in: what is an event becomes one, what is none becomes a dead letter with its bytes."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_bad_line_is_a_dead_letter_with_its_bytes_and_its_neighbours_go_on(lin
 
 def test_all_bad_lines_at_once_are_told_apart():
     lines = [line for line, _, _ in BAD.values() if len(line) < 1_000_000]
-    state, outputs = run(IngestionAgent(trips), *lines)
+    _state, outputs = run(IngestionAgent(trips), *lines)
     assert outputs.frames == []
     assert [letter.value for letter in sorted(outputs.dead, key=lambda letter: letter.position)] == lines
     assert len({letter.id for letter in outputs.dead}) == len(lines)
@@ -404,7 +404,7 @@ def test_a_field_type_without_a_column_is_refused_when_the_agent_is_made():
         key: str
         tags: list[str]
 
-    with pytest.raises(UsageError, match="Odd.tags.*no column type"):
+    with pytest.raises(UsageError, match=r"Odd\.tags.*no column type"):
         IngestionAgent(Pipeline("odd", event=Odd, key="key"))
 
 

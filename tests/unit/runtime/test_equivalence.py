@@ -45,7 +45,7 @@ def run(cuts: list[int], *, fused: bool, max_rows: int = 2000, partitions: int =
         drivers = make()
         for turn in itertools.count(1):
             clock.advance(ms=1)
-            if not any([driver.pump() for driver in drivers]):
+            if not sum(driver.pump() for driver in drivers):  # each of them
                 break
             if turn <= restarts:
                 drivers = make()
@@ -113,7 +113,7 @@ def home(key: str) -> int:
 
 
 def switching(plan: list[tuple[str, int]], cuts: list[int], max_rows: int) -> tuple[list[dict], list[str]]:
-    """Owners as `plan` says, each for so many turns; stages apart are run unevenly, so that backlog lies between them."""
+    """Owners as `plan` says, each for so many turns; stages apart are run unevenly, so backlog lies between them."""
     clock = ManualClock()
     with tempfile.TemporaryDirectory() as folder:
         bus = BothWings(Path(folder), clock)

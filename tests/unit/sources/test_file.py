@@ -1,4 +1,4 @@
-"""Lines from a file: positions are byte offsets, so reading starts anywhere; a line that is being written is waited for."""
+"""Lines from a file: positions are byte offsets, so reading starts anywhere; a line being written is waited for."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_line_of_10_mb_comes_whole(path, clock):
 
 
 def test_a_file_that_cannot_be_read_is_said_so(tmp_path, clock):
-    with pytest.raises(CouldNot, match="cannot read events from .*nowhere"):
+    with pytest.raises(CouldNot, match=r"cannot read events from .*nowhere"):
         FileSource(tmp_path / "nowhere", clock)
 
 

@@ -43,6 +43,8 @@ class Latency:
     share_good: float = 0.05
     limit: float = 2.2
     blame: float = 1.5
+    least_blamed: float = 0.5
+    """What such a pane weighs at least, however few its events."""
     gap: float = 0.3
     full_n: int = 20
     """Panes with fewer events weigh less."""
@@ -85,8 +87,12 @@ class Latency:
             run.since_pane = view.pane
         else:
             run.score += self.gap * min(run.gap, 3)
+        blame = 1.0
+        if self._model_slow(view):
+            # A slow call lets few rows through before the slices have learnt that cutting does not help.
+            blame, weight = self.blame, max(weight, self.least_blamed)
         gain = weight * (slow / n - self.share) / (1 - self.share)
-        run.score = min(self.limit + 1.0, run.score + gain * (self.blame if self._model_slow(view) else 1.0))
+        run.score = min(self.limit + 1.0, run.score + gain * blame)
         run.n += n
         run.slow += slow
 
