@@ -531,7 +531,7 @@ def decode(topic: Topic, line: bytes) -> Record:
     """Raises BadRecord if `line` is not a record of `topic`."""
     try:
         return _DECODERS[topic].decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(f"{topic}: {error}") from error
 
 
@@ -539,5 +539,19 @@ def decode_block(topic: Topic, block: bytes) -> Sequence[Record]:
     """Raises BadRecord if any line is not a record of `topic`; take the block apart by lines then."""
     try:
         return _DECODERS[topic].decode_lines(block)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(f"{topic}: {error}") from error
+
+
+def decode_each(topic: Topic, block: bytes) -> list[Record | None]:
+    """One item per line, None for a line that is no record of `topic`: for readers that skip what they cannot use.
+
+    The agents, whose streams these are, put such lines to the dead letters.
+    """
+    found: list[Record | None] = []
+    for line in block.rstrip(b"\n").split(b"\n"):
+        try:
+            found.append(decode(topic, line))
+        except BadRecord:
+            found.append(None)
+    return found

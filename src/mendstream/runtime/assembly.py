@@ -99,6 +99,10 @@ class Parts:
                 self.drivers[partition] = self._driver(partition)
         return True
 
+    def let_go(self, partition: int) -> None:
+        """Another process owns it now."""
+        self.drivers.pop(partition).close()
+
     def _driver(self, partition: int) -> Driver:
         legs = [self._leg(agent, partition) for agent in agents_of(self.place.role, self.settings.run.partitions)]
         return Driver(
@@ -108,6 +112,7 @@ class Parts:
             stopwatch=time.perf_counter,
             pressure=self._pressure(legs[-1], partition),
             observe=self._observe,
+            linger_us=int(self.settings.ingestion.linger_ms * 1000),
         )
 
     def _leg(self, name: str, partition: int) -> Leg:

@@ -42,9 +42,11 @@ class Driver:
         stopwatch: Callable[[], float],
         pressure: Callable[[], bool] = lambda: False,
         observe: Observe = lambda agent, rows, seconds, outputs: None,
+        linger_us: int = 0,
     ) -> None:
         """`stopwatch`: seconds, to time steps with. `pressure`: whether the stage behind has too much to do already.
-        `observe`: told of each step whose turn is in the log: agent, rows, seconds, outputs.
+        `observe`: told of each step whose turn is in the log: agent, rows, seconds, outputs. `linger_us`: least time
+        between two looks at the source.
         """
         self._bus = bus
         self._clock = clock
@@ -52,6 +54,8 @@ class Driver:
         self._stopwatch = stopwatch
         self._pressure = pressure
         self._observe = observe
+        self._linger_us = linger_us
+        self._looked_at_us = 0
         self._pressed = False
         self._pressure_at = 0
         self._drained = len(legs) == 1
@@ -93,7 +97,8 @@ class Driver:
         fused = len(legs) > 1
         serving = not any(leg.starting for leg in legs)
         most = min(leg.slicer.rows for leg in legs)
-        batch, after, dead = legs[0].poll(data=serving and not self._under_pressure(now), most=most)
+        data = serving and not self._under_pressure(now) and not self._lingers(legs[0], now)
+        batch, after, dead = legs[0].poll(data=data, most=most)
         commits: list[TaskCommit] = []
         done: list[tuple[Leg, _Step]] = []
         made: Sequence[tuple[Topic, int, Frame]] = ()
@@ -120,6 +125,15 @@ class Driver:
             source.done(legs[0].positions[legs[0].inputs[0]])
         self._counts_due = True
         return True
+
+    def _lingers(self, leg: Leg, now: int) -> bool:
+        """Whether it is too early for the next look at the source."""
+        if leg.source is None or not self._linger_us:
+            return False
+        if now - self._looked_at_us < self._linger_us:
+            return True
+        self._looked_at_us = now
+        return False
 
     def _handed(self, leg: Leg, made: Sequence[tuple[Topic, int, Frame]]) -> Batch:
         """What the stage before has just made, as this stage's input."""
@@ -172,7 +186,7 @@ class Driver:
             if leg.source is not None and not self._pressed and not any(leg.starting for leg in self._legs):
                 due = leg.source.due_in_s()
                 if due is not None:
-                    waits.append(due)
+                    waits.append(max(due, (self._looked_at_us + self._linger_us - now) / 1e6))
         if self._counts_due:
             waits.append((self._counts_at + COUNTS_EVERY_US - now) / 1e6)
         if any(leg.unready for leg in self._legs):

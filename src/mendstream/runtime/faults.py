@@ -7,7 +7,7 @@ from typing import Any
 
 from mendstream.contracts.models import Array, ModelCard, Models, Scorer
 from mendstream.contracts.ports import Bus
-from mendstream.contracts.records import Fault, Scalar, decode_block
+from mendstream.contracts.records import Fault, Scalar, decode_each
 from mendstream.contracts.topics import CONFIG, Topic
 
 REGIMES = ("drift", "neutral-drift", "no-labels", "poison")
@@ -28,7 +28,7 @@ class Faults:
         if not self._enabled:
             return
         for block in self._bus.read(CONFIG, self._position, max_rows=5000, max_bytes=4 << 20):
-            for record in decode_block(Topic.CONFIG_UPDATES, bytes(block.value)):
+            for record in decode_each(Topic.CONFIG_UPDATES, bytes(block.value)):
                 if isinstance(record, Fault):
                     self._on.pop(record.name, None)
                     if record.on:

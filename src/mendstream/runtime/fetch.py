@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mendstream.contracts.errors import ModelError
 from mendstream.contracts.knobs import LiveConfig
 
 if TYPE_CHECKING:
@@ -43,6 +42,6 @@ class ModelFetch:
         for version, digest in wanted:
             try:
                 self._models.fetch(version, digest)
-            except ModelError as error:
+            except Exception as error:  # noqa: BLE001 - a library may fail on a file in any way; the turn must not wait
                 self._failed.add((version, digest))
-                _log.error("model cannot be used; the one before goes on", version=version, cause=str(error))
+                _log.error("model cannot be used; the one before goes on", version=version, cause=repr(error))

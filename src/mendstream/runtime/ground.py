@@ -16,7 +16,7 @@ from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.contracts.knobs import LiveConfig, fold
 from mendstream.contracts.ports import Bus, Out
-from mendstream.contracts.records import ConfigChange, decode_block, encode_block
+from mendstream.contracts.records import ConfigChange, decode_each, encode_block
 from mendstream.contracts.topics import CONFIG, Topic, Wing
 from mendstream.runtime.clock import WallClock
 from mendstream.settings import Settings, models_dir, require_built
@@ -77,7 +77,7 @@ def current_config(bus: Bus) -> LiveConfig:
     config, position = LiveConfig(), bus.bounds(CONFIG)[0]
     while blocks := bus.read(CONFIG, position, max_rows=5000, max_bytes=4 << 20):
         for block in blocks:
-            for record in decode_block(Topic.CONFIG_UPDATES, bytes(block.value)):
+            for record in decode_each(Topic.CONFIG_UPDATES, bytes(block.value)):
                 if isinstance(record, ConfigChange):
                     config, _ = fold(config, record)
             position = block.next

@@ -72,7 +72,10 @@ class Heartbeat(threading.Thread):
         self._beat.beat(now)
 
     def stop(self) -> None:
+        """Returns once nothing is sent any more."""
         self._ended.set()
+        if self.is_alive():
+            self.join(5)
 
 
 def resident_mb() -> float:

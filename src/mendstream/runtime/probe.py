@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import structlog
+
 from mendstream.agents.panes import PaneTable, pane_of
 from mendstream.agents.pipeline.model import ModelAgent
 from mendstream.contracts.knobs import LiveConfig
@@ -14,6 +16,7 @@ from mendstream.contracts.topics import Stream, Topic
 
 EVERY_S = 0.25
 ROWS = 64
+_log = structlog.get_logger("model")
 
 
 class Prober(threading.Thread):
@@ -34,12 +37,17 @@ class Prober(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(EVERY_S):
-            config = self._config()
-            matrix = self._agent.probe_input
-            scorer = self._agent.models.get(config.model_digest) if config.safe_mode and config.model_digest else None
-            if scorer is not None and matrix is not None and matrix.shape[1] == len(scorer.card.features):
-                _, seconds = scorer.score(matrix[-ROWS:])
-                self._publish(scorer.card.version, config.version, seconds)
+            try:
+                self._probe()
+            except Exception as error:  # noqa: BLE001 - without probes there would be no way back from SAFE_MODE
+                _log.warning("a probe failed", task=self._task, cause=repr(error))
+
+    def _probe(self) -> None:
+        config, matrix = self._config(), self._agent.probe_input
+        scorer = self._agent.models.get(config.model_digest) if config.safe_mode and config.model_digest else None
+        if scorer is not None and matrix is not None and matrix.shape[1] == len(scorer.card.features):
+            _, seconds = scorer.score(matrix[-ROWS:])
+            self._publish(scorer.card.version, config.version, seconds)
 
     def _publish(self, version: str, config: int, seconds: float) -> None:
         pane = pane_of(self._clock.now_us())
@@ -53,4 +61,5 @@ class Prober(threading.Thread):
         self._bus.publish([Out(Stream(Topic.AGENT_METRICS, 0), encode_block(counts), len(counts))])
 
     def stop(self) -> None:
+        """Does not wait: a probe of a slow model takes its time, and the process ends without it."""
         self._ended.set()

@@ -36,7 +36,7 @@ from mendstream.contracts.records import (
     Exit,
     Outcome,
     Record,
-    decode_block,
+    decode_each,
     encode_block,
 )
 from mendstream.contracts.topics import Stream, Topic, Wing
@@ -290,7 +290,7 @@ class House:
 
     def _commands(self) -> None:
         for block in self._bus.read(COMMANDS, self._position, max_rows=100, max_bytes=1 << 20):
-            for record in decode_block(Topic.COMMANDS, bytes(block.value)):
+            for record in decode_each(Topic.COMMANDS, bytes(block.value)):
                 result = self._obey(record)
                 following = self._position + 1
                 outs = [] if result is None else [Out(RESULTS, encode_block([result]), 1)]
@@ -305,7 +305,7 @@ class House:
                 self._turn += 1
                 self._position = following
 
-    def _obey(self, record: Record) -> CommandResult | None:
+    def _obey(self, record: Record | None) -> CommandResult | None:
         if not isinstance(record, Command):
             return None
         if record.addressee == "trainer":
@@ -386,6 +386,8 @@ def _forkserver() -> Any:
     """Children are forked from a process that has imported what they need, so they start in milliseconds."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a heap per thread would keep what threads once needed
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("LANGSMITH_TRACING", "false")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mendstream.runtime.preload"])

@@ -93,13 +93,24 @@ class Worker:
         self._take_partitions()
         while not self._stopping.is_set():
             self._parts.faults.refresh()
-            busy = [driver.pump() for driver in list(self._parts.drivers.values())]
+            busy = [self._pump(partition) for partition in list(self._parts.drivers)]
             if self._parts.sink is not None:
                 busy.append(self._parts.sink.pump())
             if not any(busy):
                 self._wait()
                 if self._shared:
                     self._take_partitions()
+
+    def _pump(self, partition: int) -> bool:
+        """One turn; a partition that another replica has taken over is let go."""
+        try:
+            return self._parts.drivers[partition].pump()
+        except Fenced:
+            if not self._shared:
+                raise
+            self._parts.let_go(partition)
+            self._take_partitions()
+            return True
 
     def close(self) -> None:
         self._heartbeat.stop()

@@ -82,6 +82,15 @@ class Ingestion(Group, frozen=True):
     dedupe_window: Annotated[
         int, about("Newest ids of a partition among which a repeat is dropped; 0: none.", "ids", ge=0, le=10_000_000)
     ] = 100_000
+    linger_ms: Annotated[
+        float,
+        about(
+            "Least time between two looks at the source: larger batches, less work, that much later.",
+            "ms",
+            ge=0,
+            le=1000,
+        ),
+    ] = 0.0
     rate: Annotated[float, about("Pace of a python source; 0: unlimited.", "events/s", ge=0, le=10_000_000)] = 0.0
 
 

@@ -224,13 +224,13 @@ def _attach(turn: Turn, incident: Incident, alert: Alert) -> None:
 
 def _host(turn: Turn, alert: Alert) -> Incident | None:
     """The incident whose cause explains `alert`."""
+    # Once a person has been asked about the cause, what comes after it may be something new, and can be treated.
+    open_ones = [held for held in turn.state.incidents.values() if held.phase is not Phase.ESCALATED]
     if alert.kind is AlertKind.LATENCY_SLO_BREACH:
         lately = [held for held in turn.state.ended if turn.now - held.since_us < turn.params.symptom_us]
-        explaining, kind = [*turn.state.incidents.values(), *lately], AlertKind.AGENT_DOWN
+        explaining, kind = [*open_ones, *lately], AlertKind.AGENT_DOWN
     elif alert.kind is AlertKind.PERF_DROP:
-        # Once a person has been asked about the drift, a worse model may be something new.
-        explaining = [held for held in turn.state.incidents.values() if held.phase is not Phase.ESCALATED]
-        kind = AlertKind.DATA_DRIFT
+        explaining, kind = open_ones, AlertKind.DATA_DRIFT
     else:
         return None
     return next((held for held in explaining if held.kind == kind and held.back is None), None)

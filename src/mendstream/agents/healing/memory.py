@@ -26,13 +26,11 @@ class Similar(NamedTuple):
 
 
 def similar(memories: Sequence[Case], incident_type: str, features: dict[str, float], k: int = 3) -> list[Similar]:
-    """The `k` cases most alike: those of the same type first, each by standardised distance over shared features."""
-    scale = _scales([case.features for case in memories if case.incident_type == incident_type] + [features])
-    ranked = sorted(
-        (case.incident_type != incident_type, _distance(case.features, features, scale), -age, case)
-        for age, case in enumerate(memories)
-    )
-    return [Similar(case, distance) for _, distance, _, case in ranked[:k]]
+    """The `k` cases of that type most alike, by standardised distance over shared features; of equals the newest."""
+    known = [case for case in memories if case.incident_type == incident_type]
+    scale = _scales([case.features for case in known] + [features])
+    ranked = sorted((_distance(case.features, features, scale), -age, case) for age, case in enumerate(known))
+    return [Similar(case, distance) for distance, _, case in ranked[:k]]
 
 
 def told(found: Similar) -> str:

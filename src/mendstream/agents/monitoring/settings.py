@@ -30,7 +30,7 @@ class JudgeSettings:
     """PSI that is tolerated for ever."""
     drift_min_n: int = 256
     """Fewer events in a window are no evidence."""
-    silence_us: int = 1_500_000
+    silence_us: int = 2_000_000
     """A live process without a pulse for this long is stuck."""
     stall_us: int = 4_000_000
     """A task with rows waiting and no committed turn for this long is stuck."""

@@ -91,10 +91,12 @@ def alive(incident: Incident, watch: Watch, turn: Turn) -> Finding:
         if task.backlog and task.turns <= watch.turns.get(task.task, 0):
             return wait(f"{task.task} has {task.backlog} rows waiting and makes no turns")
     pane, total = served.recent(turn.state.marks, 1), _total(watch, turn)
+    if not pane.n:  # slow calls leave single panes empty
+        pane = served.recent(turn.state.marks, SECOND_US // 2)
     if pane.n <= 0 or pane.slow_share >= turn.params.slow_share:
-        return wait(f"{pane.slow} of {pane.n} events of the newest pane are slow")
+        return wait(f"{pane.slow} of {pane.n} newest events are slow")
     return proven(
-        f"{total.n} events decided since, none of the newest pane slow",
+        f"{total.n} events decided since, none of the newest slow",
         events=total.n, tasks=len(served.concerned(watch, vitals)),
     )  # fmt: skip
 
