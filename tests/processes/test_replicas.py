@@ -58,6 +58,29 @@ def back(house, owners, orphaned, taken_over):
     return house.ended(case)
 
 
+@pytest.fixture(scope="module")
+def overworked(house, owners, back):
+    """(incident, task of partition 1 while it was taken over): the same again, but the survivor never comes to rest."""
+    house.until(house.calm)
+    house.told("pause", "--reason", "nobody helps")
+    house.hurt("slow-model", call_ms=0.0, row_ms=8.0)
+    house.until(lambda: house.task("model/0").backlog > 200, why="the model cannot keep up")
+    decided, since = house.end(Topic.DECISIONS, 1), house.kill(owners["model/1"])
+    house.until(
+        lambda: house.task("model/1").process == owners["model/0"] and house.end(Topic.DECISIONS, 1) > decided + 100,
+        13,
+        why="the survivor serves both partitions although it is never done",
+    )
+    return house.incident(since, "AGENT_DOWN"), house.task("model/1")
+
+
+@pytest.fixture(scope="module")
+def unanswered(house, owners, overworked):
+    """Partition 1's task, once the supervisor has started the dead process by itself."""
+    house.until(lambda: house.task("model/1").process == owners["model/1"], 30, why="its partition is back")
+    return house.task("model/1")
+
+
 def test_each_of_two_replicas_owns_one_partition(owners):
     assert sorted(owners.values()) == ["model-0", "model-1"]
 
@@ -87,8 +110,27 @@ def test_handing_a_partition_over_is_no_fault_of_anybody(house, back):
     assert [alert.subject for alert in down] == [back.head.subject]
 
 
-def test_no_event_of_either_partition_was_lost_or_decided_twice(house, back):
+def test_a_survivor_that_never_comes_to_rest_takes_over_all_the_same(overworked):
+    _, task = overworked
+    assert task.state == "OK"
+
+
+def test_whoever_comes_back_unasked_gets_its_partition_and_nobody_fights_over_it(house, owners, overworked, unanswered):
+    _, taken = overworked
+    house.go_on(3)
+    now = house.task("model/1")
+    assert now.process == owners["model/1"]
+    assert now.epoch == unanswered.epoch == taken.epoch + 1
+    house.hurt("slow-model", on=False)
+    house.told("resume")
+    case, _ = overworked
+    assert house.ended(case).head.outcome == "recovered"
+    house.until(house.calm)
+
+
+def test_no_event_of_either_partition_was_lost_or_decided_twice(house, unanswered):
     house.drain()
     house.stop()
     counted = account(house.root)
     assert counted.exact, counted.text
+    assert counted.dead_letters == 0, "a handover is no death, and what was being worked on no poison"

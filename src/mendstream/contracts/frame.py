@@ -18,6 +18,8 @@ from mendstream.contracts.errors import BadRecord
 
 HEAD = ("event_id", "key", "event_time_us", "born_us")
 _META = b"mendstream"
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""How an Arrow IPC stream ends."""
 _NO_FRAME = (pa.ArrowException, StopIteration, KeyError, TypeError, ValueError, OSError)
 """What Arrow and msgspec raise for bytes that are something else, or were torn."""
 
@@ -69,11 +71,9 @@ class Frame:
         return column.to_numpy(zero_copy_only=column.null_count == 0 and not pa.types.is_boolean(column.type))  # type: ignore[no-any-return]
 
     def encode(self) -> bytes:
+        # What a stream writer writes, message by message: without a writer, and without a buffer that has to grow.
         schema = self.batch.schema.with_metadata({_META: _encode_meta(self.meta)})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_batch(self.batch)
-        return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+        return b"".join((schema.serialize(), self.batch.serialize(), _END))
 
     @classmethod
     def decode(cls, value: bytes | memoryview) -> Frame:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -153,5 +154,10 @@ class Pipeline:
 
 def codes(column: pa.Array, vocabulary: Sequence[str]) -> Array:
     """Position of each string in `vocabulary` as float64, NaN where it is not in it; shape [rows]."""
-    index = pc.index_in(column, value_set=pa.array(vocabulary, type=column.type))
-    return index.cast(pa.float64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    index = pc.index_in(column, value_set=_value_set(tuple(vocabulary), column.type))
+    return index.to_numpy(zero_copy_only=False).astype(np.float64)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _value_set(vocabulary: tuple[str, ...], kind: pa.DataType) -> pa.Array:
+    return pa.array(vocabulary, type=kind)

@@ -251,6 +251,7 @@ class House:
         elif now - child.ended_us > UNANSWERED_US:
             _log.warning("nobody answered the end of a pipeline process: starting it", child=child.place.process)
             self._start(child)
+            self._assign()
 
     def _schedule(self, child: Child, now: int) -> None:
         """Restart a control process by itself, later and later; give up on one that keeps ending."""

@@ -98,8 +98,8 @@ class Worker:
                 busy.append(self._parts.sink.pump())
             if not any(busy):
                 self._wait()
-                if self._shared:
-                    self._take_partitions()
+            if self._shared:  # also when there is no end of work: who takes over from a dead replica has most of it
+                self._take_partitions()
 
     def _pump(self, partition: int) -> bool:
         """One turn; a partition that another replica has taken over is let go."""

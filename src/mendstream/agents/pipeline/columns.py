@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from mendstream.contracts.errors import UsageError
-from mendstream.contracts.frame import HEAD, Frame
+from mendstream.contracts.frame import Frame, FrameMeta
 from mendstream.contracts.pipeline import Columns, Event
 
 Rows = Sequence[Event]
@@ -33,6 +33,12 @@ def values_of(event: type[Event], rows: Rows) -> dict[str, Values]:
     names = event.__struct_fields__
     values = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else [()] * len(names)
     return dict(zip(names, values, strict=True))
+
+
+def columns_from(event: type[Event], rows: Rows) -> dict[str, Any]:
+    """Rows as the columns that a feature function sees."""
+    values = values_of(event, rows)
+    return {name: write(values[name]) for name, write in writers(event).items()}
 
 
 def kind_of(event: type[Event], name: str) -> tuple[Any, bool]:
@@ -96,7 +102,9 @@ def columns_of(frame: Frame) -> Columns:
     return FrameColumns(frame)
 
 
-def own_columns(frame: Frame) -> dict[str, pa.Array]:
-    """The columns of the frame's own stage, behind the head that all frames have."""
-    first = len(HEAD)
-    return dict(zip(frame.batch.schema.names[first:], frame.batch.columns[first:], strict=True))
+def widened(frame: Frame, columns: Mapping[str, np.ndarray[Any, np.dtype[Any]]], meta: FrameMeta) -> Frame:
+    """The same with more columns behind its own."""
+    batch = frame.batch
+    for name, values in columns.items():
+        batch = batch.append_column(name, pa.array(values))
+    return Frame(batch, meta)

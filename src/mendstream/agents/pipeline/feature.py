@@ -8,7 +8,7 @@ import msgspec
 
 from mendstream import __version__
 from mendstream.agents.pipeline import windows
-from mendstream.agents.pipeline.columns import columns_of, own_columns
+from mendstream.agents.pipeline.columns import columns_of, widened
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
@@ -46,9 +46,7 @@ class FeatureAgent:
             changes.append(change)
             # The windows ride with their rows, so that a frame that has to be cut keeps them in step.
             names = frame.batch.schema.names
-            wide = frames.derive(
-                frame, {**own_columns(frame), **{f"window:{n}": v for n, v in means.items()}}, frame.meta
-            )
+            wide = widened(frame, {f"window:{n}": v for n, v in means.items()}, frame.meta)
             for part, made, error in guarded(wide, self._features):
                 if made is None:
                     self._refuse(outputs, part, names, error, now)

@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from mendstream import __version__
 from mendstream.agents.panes import PaneTable, pane_of
-from mendstream.agents.pipeline.columns import columns_of, own_columns
+from mendstream.agents.pipeline.columns import columns_of, widened
 from mendstream.agents.pipeline.guard import guarded
 from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch, Outputs, dead_letter
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, Mode
 from mendstream.contracts.models import FeatureReference, Models, Scorer
-from mendstream.contracts.pipeline import Columns, Pipeline
+from mendstream.contracts.pipeline import Pipeline
 from mendstream.contracts.records import Counts, DeadReason
 from mendstream.contracts.topics import Topic
 
@@ -113,20 +113,19 @@ class ModelAgent:
         return scorer
 
     def _predict(self, frame: Frame, config: LiveConfig, scorer: Scorer | None) -> tuple[dict[str, Array], Mode, float]:
-        columns = columns_of(frame)
         added: dict[str, Array] = {}
         if config.mode is Mode.SAFE_MODE or scorer is None:
             matrix = None
-            added["score"], seconds, mode = self.pipeline.compute_fallback(columns), 0.0, Mode.SAFE_MODE
+            added["score"], seconds, mode = self.pipeline.compute_fallback(columns_of(frame)), 0.0, Mode.SAFE_MODE
             if scorer is not None:
-                matrix = self._matrix(columns, scorer)
+                matrix = self._matrix(frame, scorer)
         else:
-            matrix = self._matrix(columns, scorer)
+            matrix = self._matrix(frame, scorer)
             added["score"], seconds = scorer.score(matrix)
             mode = Mode.NORMAL
         shadow = self._usable(config.shadow_digest, (frame,))
         if shadow is not None:
-            added["shadow_score"] = shadow.score(self._matrix(columns, shadow))[0]
+            added["shadow_score"] = shadow.score(self._matrix(frame, shadow))[0]
         if matrix is not None:
             added["matrix"] = matrix
             self.probe_input = matrix[-64:]
@@ -149,11 +148,9 @@ class ModelAgent:
         kept = Frame(part.batch.filter(pa.array(good)), part.meta)
         return kept, ({name: values[good] for name, values in columns.items()}, mode, seconds)
 
-    def _matrix(self, columns: Columns, scorer: Scorer) -> Array:
-        matrix = np.empty((len(columns["event_id"]), len(scorer.card.features)), dtype=np.float32)
-        for place, name in enumerate(scorer.card.features):
-            matrix[:, place] = columns[name]
-        return matrix
+    def _matrix(self, frame: Frame, scorer: Scorer) -> Array:
+        tensor = frame.batch.select(scorer.card.features).to_tensor(null_to_nan=True, row_major=True)
+        return tensor.to_numpy().astype(np.float32, copy=False)  # type: ignore[no-any-return]
 
     def _frame(
         self, part: Frame, made: dict[str, Array], batch: Batch, scorer: Scorer | None, mode: Mode, now: int
@@ -168,7 +165,7 @@ class ModelAgent:
             shadow=batch.config.shadow_version if "shadow_score" in made else "",
         )
         scores = {name: values for name, values in made.items() if name != "matrix"}
-        return frames.derive(part, {**own_columns(part), **scores}, meta)
+        return widened(part, scores, meta)
 
     # --- counting ----------------------------------------------------------------------------------------------------
 

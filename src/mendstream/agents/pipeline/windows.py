@@ -16,6 +16,8 @@ import numpy as np
 from mendstream.contracts.pipeline import Mean
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_AT_ONCE = 16
+"""Places that a mean looks back in one go: enough to be fast, and long windows take no more memory than short ones."""
 
 
 class WindowState(msgspec.Struct):
@@ -36,7 +38,7 @@ def update(
     order = np.argsort(rows, kind="stable")
     starts = _starts(rows[order])
     first = order[starts]
-    touched, counts = rows[first], np.diff(starts, append=len(rows))
+    touched, counts = rows[first], np.concatenate((starts[1:], [len(rows)])) - starts
     results = {}
     for name, mean in means.items():
         results[name] = _mean(state.rings[name], order, touched, counts, columns[mean.column], mean.last)
@@ -127,12 +129,15 @@ def _mean(ring: Array, order: Array, touched: Array, counts: Array, values: Arra
     line[(starts[:, None] + np.arange(last)).ravel()] = ring[touched].ravel()
     line[place] = np.asarray(values, dtype=np.float64)[order]
     missing = np.isnan(line)
-    known, there = np.where(missing, 0.0, line), (~missing).astype(np.float64)
-    total, seen = np.zeros(n), np.zeros(n)
-    for back in range(1, last + 1):
-        earlier = place - back
-        total += known[earlier]
-        seen += there[earlier]
+    known = np.where(missing, 0.0, line)
+    total, gaps = np.zeros(n), np.zeros(n, dtype=np.int64)
+    for first in range(1, last + 1, _AT_ONCE):
+        earlier = place - np.arange(first, min(first + _AT_ONCE, last + 1))[:, None]
+        addends = known[earlier]
+        addends[0] += total
+        total = np.add.accumulate(addends)[-1]  # from the newest on, one after the other; a sum would pair them up
+        gaps += np.add.reduce(missing[earlier])
+    seen = last - gaps
     ends = starts + last + counts
     ring[touched] = line[ends[:, None] - last + np.arange(last)]
     mean = np.full(n, np.nan)

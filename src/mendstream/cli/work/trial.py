@@ -6,13 +6,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 
 from mendstream.agents.pipeline import windows
-from mendstream.agents.pipeline.columns import writers
+from mendstream.agents.pipeline.columns import columns_from, writers
 from mendstream.cli.work.findings import Finding
 from mendstream.cli.work.sample import made_up_events, read_events
 from mendstream.contracts.errors import UsageError
@@ -39,7 +39,7 @@ class Tried(NamedTuple):
 
 def try_pipeline(pipeline: Pipeline, events: Path | None) -> Trial:
     try:
-        write = writers(pipeline.event)
+        writers(pipeline.event)  # raises for a field that has no column
         rows = read_events(pipeline, events, ROWS) if events else made_up_events(pipeline, ROWS)
     except UsageError as error:
         return Trial([Finding("event", str(error), error.hint)], None)
@@ -48,7 +48,7 @@ def try_pipeline(pipeline: Pipeline, events: Path | None) -> Trial:
     findings: list[Finding] = []
     tried: dict[int, Tried] = {}
     for size in dict.fromkeys((len(rows), 1, 0)):
-        made = _try(pipeline, write, rows[:size])
+        made = _try(pipeline, rows[:size])
         if isinstance(made, Finding):
             findings.append(made)
         else:
@@ -58,14 +58,14 @@ def try_pipeline(pipeline: Pipeline, events: Path | None) -> Trial:
         return Trial(findings, None)
     findings += _agree(tried, whole)
     if not findings:
-        findings += _alone(pipeline, write, rows, whole)
+        findings += _alone(pipeline, rows, whole)
     return Trial(findings, tuple(whole.features))
 
 
-def _try(pipeline: Pipeline, write: Mapping[str, Callable[..., Any]], rows: list[Event]) -> Tried | Finding:
+def _try(pipeline: Pipeline, rows: list[Event]) -> Tried | Finding:
     """The three functions in turn; the first that goes wrong ends it."""
     size = f"a batch of {len(rows)}"
-    events = {name: make(rows) for name, make in write.items()}
+    events = columns_from(pipeline.event, rows)
     means = _windows(pipeline, events, len(rows))
     features = _called("features", size, lambda: pipeline.compute_features(events, means))
     if isinstance(features, Finding):
@@ -133,15 +133,13 @@ def _agree(tried: Mapping[int, Tried], whole: Tried) -> Iterator[Finding]:
             yield Finding("features", what, "every batch has the same columns in the same order")
 
 
-def _alone(
-    pipeline: Pipeline, write: Mapping[str, Callable[..., Any]], rows: list[Event], whole: Tried
-) -> Iterator[Finding]:
+def _alone(pipeline: Pipeline, rows: list[Event], whole: Tried) -> Iterator[Finding]:
     """Batches are cut anywhere: a row alone must come out as it did among the others."""
-    events = {name: make(rows) for name, make in write.items()}
+    events = columns_from(pipeline.event, rows)
     means = _windows(pipeline, events, len(rows))
     hint = "batches are cut anywhere: compute each row from its own columns and windows"
     for row in range(len(rows)):
-        one = {name: make(rows[row : row + 1]) for name, make in write.items()}
+        one = columns_from(pipeline.event, rows[row : row + 1])
         mean = {name: values[row : row + 1] for name, values in means.items()}
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             features = pipeline.compute_features(one, mean)
