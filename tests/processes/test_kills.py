@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 
@@ -9,13 +10,14 @@ import pytest
 from tests.processes.house import CONTROL, STAGES, Running
 from tests.processes.monkey import BUDGET, Monkey
 
+from mendstream.contracts.agent import TaskId
 from mendstream.contracts.records import Command, CommandResult, ConfigChange
-from mendstream.contracts.topics import Topic
+from mendstream.contracts.topics import Stream, Topic
 from mendstream.demo.accounting import account
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
-SEED = 20260101
+SEED = int(os.environ.get("KILL_SEED", "20260101"))
 KILLS = {"apart": 20, "fused": 16, "apart again": 16}
 """With those at the switches, more than 50."""
 RATE = 1000.0
@@ -103,9 +105,6 @@ def again(run, fused):
 
 def _waiting(house):
     """Rows between feature and model."""
-    from mendstream.contracts.agent import TaskId
-    from mendstream.contracts.topics import Stream
-
     stream = Stream(Topic.FEATURES, 0)
     return house.bus.bounds(stream)[1] - (house.bus.position(TaskId("model", 0), stream) or 0)
 

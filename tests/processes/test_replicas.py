@@ -77,6 +77,7 @@ def overworked(house, owners, back):
 @pytest.fixture(scope="module")
 def unanswered(house, owners, overworked):
     """Partition 1's task, once the supervisor has started the dead process by itself."""
+    house.hurt("slow-model", on=False)
     house.until(lambda: house.task("model/1").process == owners["model/1"], 30, why="its partition is back")
     return house.task("model/1")
 
@@ -121,7 +122,6 @@ def test_whoever_comes_back_unasked_gets_its_partition_and_nobody_fights_over_it
     now = house.task("model/1")
     assert now.process == owners["model/1"]
     assert now.epoch == unanswered.epoch == taken.epoch + 1
-    house.hurt("slow-model", on=False)
     house.told("resume")
     case, _ = overworked
     assert house.ended(case).head.outcome == "recovered"

@@ -63,6 +63,9 @@ class Leg:
         self.dead_stream = Stream(Topic.DEAD_LETTERS, 0 if wing is Wing.DATA else 1)
         self.metrics_stream = Stream(Topic.AGENT_METRICS, 0 if wing is Wing.DATA else 1)
         self.progress = 0
+        # Asked once: whether an object fits a protocol takes longer to find out than a small turn's encoding.
+        self._incremental = isinstance(agent, Incremental)
+        self._counts = agent if isinstance(agent, Counting) else None
         self._claim()
 
     def _claim(self) -> None:
@@ -301,7 +304,7 @@ class Leg:
             task=self.task, epoch=self.epoch, turn=self.turn + 1, positions=moved, before=before,
             outputs=self._outs(outputs), past_own=past_own,
         )  # fmt: skip
-        if isinstance(self.agent, Incremental) and self._since_snapshot < SNAPSHOT_TURNS and self.turn > 0:
+        if self._incremental and self._since_snapshot < SNAPSHOT_TURNS and self.turn > 0:
             if outputs.changes is not None or self._config_moved:
                 commit.changes = states.encode([self.config if self._config_moved else None, outputs.changes])
         else:
@@ -337,9 +340,9 @@ class Leg:
 
     def counts_out(self) -> list[Out]:
         """The totals that changed since the last call."""
-        if not isinstance(self.agent, Counting):
+        if self._counts is None:
             return []
-        found, self.sent = self.agent.counts(self.state, self.sent)
+        found, self.sent = self._counts.counts(self.state, self.sent)
         if not found:
             return []
         named = [msgspec.structs.replace(counts, task=str(self.task)) for counts in found]
