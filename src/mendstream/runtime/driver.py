@@ -55,7 +55,8 @@ class Driver:
         self._pressure = pressure
         self._observe = observe
         self._linger_us = linger_us
-        self._looked_at_us = 0
+        self._look_at_us = 0
+        """When the source may be looked at again."""
         self._pressed = False
         self._pressure_at = 0
         self._drained = len(legs) == 1
@@ -70,7 +71,7 @@ class Driver:
         for leg in self._legs:
             leg.fold_config()
         busy = self._turn(now)
-        self._send_counts(now)
+        self._send_counts(self._clock.now_us())  # after the step, which may have taken its time
         return busy
 
     def _turn(self, now: int) -> bool:
@@ -97,8 +98,10 @@ class Driver:
         fused = len(legs) > 1
         serving = not any(leg.starting for leg in legs)
         most = min(leg.slicer.rows for leg in legs)
-        data = serving and not self._under_pressure(now) and not self._lingers(legs[0], now)
+        data = serving and now >= self._look_at_us and not self._under_pressure(now)
         batch, after, dead = legs[0].poll(data=data, most=most)
+        if 0 < len(batch.lines) + len(batch.feedback) and len(batch.lines) < most:
+            self._look_at_us = now + self._linger_us  # it was emptied: what comes next may gather
         commits: list[TaskCommit] = []
         done: list[tuple[Leg, _Step]] = []
         made: Sequence[tuple[Topic, int, Frame]] = ()
@@ -125,15 +128,6 @@ class Driver:
             source.done(legs[0].positions[legs[0].inputs[0]])
         self._counts_due = True
         return True
-
-    def _lingers(self, leg: Leg, now: int) -> bool:
-        """Whether it is too early for the next look at the source."""
-        if leg.source is None or not self._linger_us:
-            return False
-        if now - self._looked_at_us < self._linger_us:
-            return True
-        self._looked_at_us = now
-        return False
 
     def _handed(self, leg: Leg, made: Sequence[tuple[Topic, int, Frame]]) -> Batch:
         """What the stage before has just made, as this stage's input."""
@@ -184,9 +178,11 @@ class Driver:
             if leg.wake_at_us is not None:
                 waits.append((leg.wake_at_us - now) / 1e6)
             if leg.source is not None and not self._pressed and not any(leg.starting for leg in self._legs):
-                due = leg.source.due_in_s()
+                due, early = leg.source.due_in_s(), (self._look_at_us - now) / 1e6
                 if due is not None:
-                    waits.append(max(due, (self._looked_at_us + self._linger_us - now) / 1e6))
+                    waits.append(max(due, early))
+                elif early > 0:
+                    waits.append(early)  # it may have rung meanwhile
         if self._counts_due:
             waits.append((self._counts_at + COUNTS_EVERY_US - now) / 1e6)
         if any(leg.unready for leg in self._legs):

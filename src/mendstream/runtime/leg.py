@@ -27,6 +27,9 @@ from mendstream.contracts.topics import CONFIG, SPECS, Codec, Spread, Stream, To
 from mendstream.runtime.slices import Slicer
 
 SNAPSHOT_TURNS = 500
+_SNAPSHOT_TURNS_MOST = 5000
+"""A snapshot is made between these counts of turns: as soon as the changes since the last one have outgrown it, so that
+a large state is not written again and again for small changes, nor many changes read for long by a new owner."""
 QUARANTINE_AFTER = 3
 _JSON_ROWS = 5000
 _MAX_BYTES = 4 << 20
@@ -81,6 +84,8 @@ class Leg:
         self.sent = 0
         self.step_started_us: int | None = None
         self._since_snapshot = len(claim.changes)
+        self._snapshot_bytes = len(claim.snapshot or b"")
+        self._changes_bytes = sum(map(len, claim.changes))
         self._config_moved = False
         self._next_config = self.positions[CONFIG]
         self._opened = False
@@ -304,7 +309,7 @@ class Leg:
             task=self.task, epoch=self.epoch, turn=self.turn + 1, positions=moved, before=before,
             outputs=self._outs(outputs), past_own=past_own,
         )  # fmt: skip
-        if self._incremental and self._since_snapshot < SNAPSHOT_TURNS and self.turn > 0:
+        if not self._snapshot_due:
             if outputs.changes is not None or self._config_moved:
                 commit.changes = states.encode([self.config if self._config_moved else None, outputs.changes])
         else:
@@ -312,10 +317,20 @@ class Leg:
             commit.snapshot = len(head).to_bytes(4, "big") + head + states.encode(self.state)
         return commit
 
+    @property
+    def _snapshot_due(self) -> bool:
+        if not self._incremental or self.turn == 0 or self._since_snapshot >= _SNAPSHOT_TURNS_MOST:
+            return True
+        return self._since_snapshot >= SNAPSHOT_TURNS and self._changes_bytes >= self._snapshot_bytes
+
     def committed(self, commit: TaskCommit, ends: Any, outputs: Outputs) -> None:
         """The turn is in the log: go on from there."""
         self.turn = commit.turn
-        self._since_snapshot = 0 if commit.snapshot is not None else self._since_snapshot + 1
+        if commit.snapshot is not None:
+            self._since_snapshot, self._changes_bytes, self._snapshot_bytes = 0, 0, len(commit.snapshot)
+        else:
+            self._since_snapshot += 1
+            self._changes_bytes += len(commit.changes or b"")
         self._config_moved = False
         self.resumed = False
         self.positions.update(commit.positions)

@@ -73,7 +73,7 @@ def test_the_live_model_scores_and_the_frame_says_so():
     assert table(made)["b"] == [20.0] * 4
     meta = made.meta
     assert (meta.model, meta.digest, meta.mode, meta.config, meta.shadow) == ("v1", V1.card.digest, "NORMAL", 7, "")
-    assert (meta.born_us, meta.made_us) == (NOW, NOW)
+    assert (meta.born_us, meta.made_us) == (NOW, NOW + 12_000)  # served when the call came back
 
 
 def test_safe_mode_serves_the_rule_and_does_not_call_the_model():
@@ -211,10 +211,11 @@ def test_counts_of_several_versions_and_panes_stay_apart():
     state, _ = run(agent, given_frame(3), **knobs(V1, 1))
     state, _ = run(agent, given_frame(5), state=state, now=NOW + PANE_US, **knobs(V1, 1))
     state, _ = run(agent, given_frame(2), state=state, now=NOW + PANE_US, **knobs(V2, 2))
+    late = pane_of(NOW + PANE_US + 350_000) - pane_of(NOW)  # v2's call comes back in a later pane
     found = {(c.pane - pane_of(NOW), c.model, c.config): c for c in agent.counts(state, 0)[0]}
-    assert {key: c.n for key, c in found.items()} == {(0, "v1", 1): 3, (1, "v1", 1): 5, (1, "v2", 2): 2}
-    assert set(found[1, "v2", 2].hists) == {"feature:b", "model_ms"}
-    assert found[1, "v2", 2].hists["model_ms"][LATENCY_EDGES_MS.index(400)] == 2
+    assert {key: c.n for key, c in found.items()} == {(0, "v1", 1): 3, (1, "v1", 1): 5, (late, "v2", 2): 2}
+    assert set(found[late, "v2", 2].hists) == {"feature:b", "model_ms"}
+    assert found[late, "v2", 2].hists["model_ms"][LATENCY_EDGES_MS.index(400)] == 2
 
 
 def test_old_panes_are_forgotten_here_and_in_what_is_redone():

@@ -73,9 +73,11 @@ class ModelAgent:
                 part, (columns, mode, seconds) = self._finite(outputs, part, made, now)
                 if not part.rows:
                     continue
-                self._count(state, part, columns, batch.config, scorer, mode, seconds, now)
+                # Served when the call came back: a slow one ends in another pane than it began in.
+                served_at = now + int(seconds * 1e6)
+                self._count(state, part, columns, batch.config, scorer, mode, seconds, served_at)
                 outputs.frames.append(
-                    (Topic.PREDICTIONS, batch.partition, self._frame(part, columns, batch, scorer, mode, now))
+                    (Topic.PREDICTIONS, batch.partition, self._frame(part, columns, batch, scorer, mode, served_at))
                 )
         change = state.panes.settle(before, pane_of(now) - KEEP_PANES)
         if change is not None or (state.digest, *state.layouts) != served:

@@ -43,7 +43,7 @@ class Latency:
     share_good: float = 0.05
     limit: float = 2.2
     blame: float = 1.5
-    least_blamed: float = 0.5
+    least_blamed: float = 0.75
     """What such a pane weighs at least, however few its events."""
     gap: float = 0.3
     full_n: int = 20
