@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,8 +23,6 @@ BOUND_ROWS = 2000
 
 def measure(runs: int, note: Callable[[str], None]) -> Report:
     stock()
-    gc.collect()
-    gc.freeze()
     with fused() as line:
         agents, config = line.agents, line.config
     features = _width(agents)

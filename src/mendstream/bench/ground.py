@@ -27,7 +27,8 @@ START_S = 30.0
 
 
 def settings(
-    root: Path, *, fuse: bool, source: str, rate: float = 0.0, durability: Literal["power", "process"] = "process"
+    root: Path, *, fuse: bool, source: str, rate: float = 0.0, linger_ms: float = 0.0,
+    durability: Literal["power", "process"] = "process",
 ) -> Settings:  # fmt: skip
     """The flights pipeline without chaos and without metrics."""
     return load(
@@ -40,6 +41,7 @@ def settings(
             "bus.durability": durability,
             "ingestion.source": source,
             "ingestion.rate": rate,
+            "ingestion.linger_ms": linger_ms,
             "metrics.enabled": False,
             "models.initial": str(FIRST_MODELS),
         },
