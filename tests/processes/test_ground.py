@@ -134,7 +134,6 @@ def test_a_torn_model_file_is_not_served_the_one_before_goes_on_and_the_log_says
     assert house.news.cases == {}
 
 
-@pytest.mark.xfail(reason="a new process fetches only what config names, so rules serve until somebody promotes")
 def test_the_one_before_goes_on_even_in_a_new_process(torn, restarted):
     house, version = torn
     assert restarted.resolved

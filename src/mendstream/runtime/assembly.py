@@ -22,6 +22,7 @@ from mendstream.contracts.topics import Stream, Topic
 from mendstream.runtime.clock import WallClock
 from mendstream.runtime.driver import Driver, Observe
 from mendstream.runtime.faults import Faults
+from mendstream.runtime.fetch import ModelFetch
 from mendstream.runtime.ground import data_dir, open_bus
 from mendstream.runtime.leg import Leg, Ready
 from mendstream.runtime.roster import ROLE_OF, Place, agents_of, tasks_of
@@ -73,7 +74,6 @@ class Parts:
         self.models: LoadedModels | None = None
         self.sink: Sink | None = None
         self.drivers: dict[int, Driver] = {}
-        self.agents: dict[tuple[str, int], Agent[Any]] = {}
         self._observe = observe
         self._pipeline: Pipeline | None = None
 
@@ -117,18 +117,24 @@ class Parts:
 
     def _leg(self, name: str, partition: int) -> Leg:
         agent = self._agent(name)
-        self.agents[name, partition] = agent
-        return Leg(
+        fetch = self._fetch_of(name)
+        leg = Leg(
             self.bus,
             agent,
             partition,
             self.role.wing,
             marks=MappedMarks(data_dir(self.settings) / "run" / f"step-{name}-{partition}"),
             source=self._source(partition) if name == "ingestion" else None,
-            ready=self._ready(name),
+            ready=fetch.ready if fetch is not None else self._ready(name),
             max_rows=self.settings.bus.max_batch_rows,
             code_version=__version__,
         )
+        if fetch is not None:
+            fetch.served_last = lambda: (leg.state.version, leg.state.digest)
+        return leg
+
+    def _fetch_of(self, name: str) -> ModelFetch | None:
+        return ModelFetch(self.loaded_models()) if name == "model" else None
 
     def _pressure(self, last: Leg, partition: int) -> Callable[[], bool]:
         """Whether the stage behind the last leg has more than `bus.max_backlog` rows to read."""
@@ -150,10 +156,6 @@ class Parts:
         return pressed
 
     def _ready(self, agent: str) -> Ready:
-        if agent == "model":
-            from mendstream.runtime.fetch import ModelFetch
-
-            return ModelFetch(self.loaded_models()).ready
         if agent in ("judge", "healing"):
             return self._fetch_cards
         return lambda config: True

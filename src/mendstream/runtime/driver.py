@@ -68,8 +68,9 @@ class Driver:
     def pump(self) -> bool:
         """One turn, if anything is due; False if nothing was."""
         now = self._clock.now_us()
+        end = self._bus.bounds(CONFIG)[1]
         for leg in self._legs:
-            leg.fold_config()
+            leg.fold_config(end)
         busy = self._turn(now)
         self._send_counts(self._clock.now_us())  # after the step, which may have taken its time
         return busy
@@ -100,7 +101,7 @@ class Driver:
         most = min(leg.slicer.rows for leg in legs)
         data = serving and now >= self._look_at_us and not self._under_pressure(now)
         batch, after, dead = legs[0].poll(data=data, most=most)
-        if 0 < len(batch.lines) + len(batch.feedback) and len(batch.lines) < most:
+        if (batch.lines or batch.feedback) and len(batch.lines) < most:
             self._look_at_us = now + self._linger_us  # it was emptied: what comes next may gather
         commits: list[TaskCommit] = []
         done: list[tuple[Leg, _Step]] = []

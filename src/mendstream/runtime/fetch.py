@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,20 +20,21 @@ class ModelFetch:
     """Loads models in a thread. A file that cannot be used is logged once; the model that served before goes on."""
 
     def __init__(self, models: LoadedModels) -> None:
+        self.served_last: Callable[[], tuple[str, str]] = lambda: ("", "")
+        """(version, digest) of the model that goes on where the live one cannot be used; a new process needs it too."""
         self._models = models
         self._busy: threading.Thread | None = None
         self._failed: set[tuple[str, str]] = set()
 
     def ready(self, config: LiveConfig) -> bool:
         """True once every model that `config` names is loaded, or known not to load."""
+        live = (config.model_version, config.model_digest)
+        named = [live, (config.shadow_version, config.shadow_digest)]
+        if live in self._failed:
+            named.append(self.served_last())
         wanted = [
-            pair
-            for pair in (
-                (config.model_version, config.model_digest),
-                (config.shadow_version, config.shadow_digest),
-            )
-            if pair[1] and pair not in self._failed and self._models.get(pair[1]) is None
-        ]
+            pair for pair in named if pair[1] and pair not in self._failed and self._models.get(pair[1]) is None
+        ]  # fmt: skip
         if wanted and (self._busy is None or not self._busy.is_alive()):
             self._busy = threading.Thread(target=self._load, args=(wanted,), name="model-fetch", daemon=True)
             self._busy.start()

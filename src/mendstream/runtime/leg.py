@@ -12,7 +12,7 @@ from mendstream.contracts.agent import Agent, Batch, Counting, Incremental, Outp
 from mendstream.contracts.errors import BadRecord
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, fold
-from mendstream.contracts.ports import Block, Bus, Mark, Out, Source, StepMarks, TaskCommit
+from mendstream.contracts.ports import Block, Bus, Mark, Out, Position, Source, StepMarks, TaskCommit
 from mendstream.contracts.records import (
     TOPIC_OF,
     ConfigChange,
@@ -115,13 +115,17 @@ class Leg:
 
     # --- config ------------------------------------------------------------------------------------------------------
 
-    def fold_config(self) -> bool:
-        """Apply what config-updates has, in order, as far as what it needs from the world is at hand."""
+    def fold_config(self, end: Position | None = None) -> bool:
+        """Apply what config-updates has, in order, as far as what it needs from the world is at hand. `end`: of the
+        stream, where it is known; nearly always there is nothing new.
+        """
         # What the config that was left to us needs is not at hand in a new process: it has to be fetched as well.
         self.unready = not self._opened and not self._ready(self.config)
         if self.unready:
             return False
         self._opened = True
+        if end is not None and self._next_config >= end:
+            return False
         before = self.config
         for position, record in self._config_records():
             if isinstance(record, ConfigChange):

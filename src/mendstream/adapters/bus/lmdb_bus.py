@@ -41,7 +41,7 @@ _TRIM_EVERY = 16
 _TRIM_BLOCKS = 8
 """At least so many blocks at a time; more where more were appended since, or the log would grow for ever."""
 _FORMAT = 1
-_KEPT_BYTES = 16 << 20
+_KEPT_BYTES = 8 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
