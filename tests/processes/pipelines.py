@@ -6,6 +6,8 @@ house was started: the test puts it there. Nothing of the house knows of it.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -49,3 +51,18 @@ def sluggish_fallback(features: Columns) -> Array:
     if SLUGGISH.exists():
         time.sleep(SLUGGISH_S)
     return demo.leaves_late(features)
+
+
+LETHAL = Path("lethal-event")
+lethal = _flights("lethal")
+"""The process dies whenever it computes the features of the event that the file names."""
+
+
+@lethal.features
+def lethal_features(events: Columns, windows: Columns) -> Columns:
+    if LETHAL.exists() and LETHAL.read_text() in events["event_id"].to_pylist():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return demo.features(events, windows)
+
+
+lethal.fallback(demo.leaves_late)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import lmdb
 import msgspec
 import pytest
-from tests.processes.house import FIRST_MODELS, MENDSTREAM, Running, Spawned, house_settings, mendstream, run_options
+from tests.processes.house import (
+    FIRST_MODELS,
+    MENDSTREAM,
+    Running,
+    Spawned,
+    house_settings,
+    living,
+    mendstream,
+    run_options,
+    wait_for,
+)
 
 from mendstream.adapters.bus.lmdb_bus import create
 from mendstream.adapters.models.catalogue import Catalogue
@@ -28,20 +40,53 @@ TINY_MB = 16
 
 
 def test_a_full_map_stops_the_house_with_a_message_and_a_larger_one_loses_nothing(tmp_path):
-    with Spawned(tmp_path, bus__map_size_mb=TINY_MB, ingestion__rate=20_000.0) as house:
-        code = house.wait(90)
-        said = house.rest()
-    assert code == 3, said
-    assert "is full" in said
-    assert "nothing is lost" in said
-    assert "bus.map_size_mb" in said
-    assert "Traceback" not in said
+    for attempt in ("first", "again"):  # the same map is no larger the second time
+        with Spawned(tmp_path, bus__map_size_mb=TINY_MB, ingestion__rate=20_000.0) as house:
+            family = house.open().note_family()
+            code = house.wait(90)
+            said = house.rest()
+            wait_for(lambda: not living(family), 5, why="no process is left")  # noqa: B023 - called here
+        assert code == 3, (attempt, said)
+        assert "is full" in said
+        assert "nothing is lost" in said
+        assert "bus.map_size_mb" in said
+        assert "Traceback" not in said
     with Running(tmp_path, bus__map_size_mb=256) as larger:
         larger.until(larger.serving, why="it goes on in the larger map")
         larger.drain()
     counted = account(tmp_path)
     assert counted.exact, counted.text
     assert counted.events > 5000
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory):
+    """What small_disk.py says of a house whose disk was full, and then was not."""
+    own = ["unshare", "--mount", "--propagation", "private"]
+    try:
+        subprocess.run([*own, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a disk of one's own takes Linux and the right to mount")
+    place = tmp_path_factory.mktemp("small-disk")
+    repository = Path(__file__).parents[2]
+    found = subprocess.run(
+        [*own, sys.executable, "-m", "tests.processes.small_disk", str(place)],
+        capture_output=True, text=True, timeout=170, check=False, cwd=repository,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)
+
+
+def test_a_full_disk_stops_the_house_and_a_larger_one_loses_nothing(small_disk):
+    assert small_disk["code"] == 3
+    assert small_disk["exact"], small_disk["text"]
+    assert small_disk["events"] > 5000
+
+
+@pytest.mark.xfail(strict=False, reason="log lines that cannot be written end processes with a traceback")
+def test_a_full_disk_is_told_in_words(small_disk):
+    assert "is full" in small_disk["said"]
+    assert "Traceback" not in small_disk["said"]
 
 
 # --- a directory that cannot be used ---------------------------------------------------------------------------------

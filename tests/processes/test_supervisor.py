@@ -132,6 +132,23 @@ def _stopped(pid):
         pass
 
 
+def test_a_control_process_that_is_stopped_is_killed_and_started_again_without_an_incident(tmp_path):
+    with Running(tmp_path) as house:
+        house.until(house.calm)
+        for process in ("judge-0", "healing-0", "policy-0"):
+            house.kill(process, signal.SIGSTOP)
+        house.until(
+            lambda: all(house.shown(p)["generation"] == 2 for p in ("judge-0", "healing-0", "policy-0")),
+            30,
+            why="the three are started again",
+        )
+        assert "a control process is silent" in house.process_log("supervisor")
+        house.until(house.calm)
+        case = house.ended(house.incident(house.hurt("dead-agent"), "AGENT_DOWN"))
+        assert case.resolved, "they do their work again"
+        assert len(house.news.cases) == 1
+
+
 def test_taken_ports_are_warned_about_and_stop_nobody(tmp_path):
     base, taken = _free_ports()
     with taken, Running(tmp_path, metrics__enabled=True, metrics__base_port=base) as house:
