@@ -1,6 +1,6 @@
 """`mendstream bench`: a name comes in; measured figures against what is wanted of them go out.
 
-Stands on the top floor, for what it measures is what a user starts: the command line, the demo's pipeline and faults.
+Stands above the demo, whose pipeline and faults it measures; the command line it starts as a user does.
 Everything is measured as it is: a bound that is not reached is a verdict (exit code 1) and hides no number.
 """
 

@@ -64,7 +64,7 @@ TRAINER_AFTER_US = 5_000_000
 BACKOFF_US = (200_000, 30_000_000)
 INTENSITY = (5, 60_000_000)
 """So many restarts of a control process in so many microseconds, then the house stops: something is badly wrong."""
-STOP_S = 2.5
+STOP_S = 2.0
 _log = structlog.get_logger("supervisor")
 
 

@@ -90,7 +90,7 @@ class Ingestion(Group, frozen=True):
             ge=0,
             le=1000,
         ),
-    ] = 0.0
+    ] = 1.0
     rate: Annotated[float, about("Pace of a python source; 0: unlimited.", "events/s", ge=0, le=10_000_000)] = 0.0
 
 
