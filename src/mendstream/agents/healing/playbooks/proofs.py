@@ -14,6 +14,8 @@ from mendstream.contracts.records import TaskState
 _LEAST_GUARD = 50
 _WORSE_ERROR = 0.05
 _WORSE_SLOW = 0.5
+_GUARD_US = 2 * SECOND_US
+"""Slow calls come back seconds apart: a shorter look may see none of them."""
 
 
 def wait(text: str, **data: Any) -> Finding:
@@ -121,7 +123,7 @@ def no_drift(incident: Incident, watch: Watch, turn: Turn) -> Finding:
 
 def slower(incident: Incident, watch: Watch, turn: Turn) -> str:
     """Guard: events take far longer than before, and the backlog does not shrink."""
-    now, before, vitals = served.recent(turn.state.marks, SECOND_US), incident.before, turn.state.vitals
+    now, before, vitals = served.recent(turn.state.marks, _GUARD_US), incident.before, turn.state.vitals
     if vitals is None or now.n < _LEAST_GUARD or vitals.backlog < incident.backlog:
         return ""
     if now.slow_share >= max(before.slow_share, turn.params.slow_share) and now.mean_ms > 2 * before.mean_ms:
