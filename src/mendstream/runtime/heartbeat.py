@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from mendstream.adapters.bus.mapped import mapped
 from mendstream.contracts.errors import MendstreamError
 from mendstream.contracts.ports import Bus, Clock, Out
 from mendstream.contracts.records import Pulse, TaskPulse, encode_block
@@ -22,14 +22,7 @@ class Beat:
     """When a process last gave a sign of life, in shared memory: the supervisor reads it without any lock."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if os.fstat(fd).st_size < _SLOT.size:
-                os.ftruncate(fd, _SLOT.size)
-            self._map = mmap.mmap(fd, _SLOT.size)
-        finally:
-            os.close(fd)
+        self._map = mapped(path, _SLOT.size)
 
     def beat(self, now_us: int) -> None:
         _SLOT.pack_into(self._map, 0, now_us)

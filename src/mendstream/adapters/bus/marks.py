@@ -5,11 +5,10 @@ Written before each step and cleared after it; a few hundred nanoseconds, and it
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
 from pathlib import Path
 
+from mendstream.adapters.bus.mapped import mapped
 from mendstream.contracts.ports import Mark
 
 _SLOT = struct.Struct("<qqqq")  # active, position, rows, attempts
@@ -19,14 +18,7 @@ class MappedMarks:
     """`contracts.ports.StepMarks`: one file a task."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if os.fstat(fd).st_size < _SLOT.size:
-                os.ftruncate(fd, _SLOT.size)
-            self._map = mmap.mmap(fd, _SLOT.size)
-        finally:
-            os.close(fd)
+        self._map = mapped(path, _SLOT.size)
 
     def left(self) -> Mark | None:
         """What the last owner was working on when it died, or None if it died between steps."""

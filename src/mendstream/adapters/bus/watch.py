@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mendstream.adapters.bus.mapped import mapped
 from mendstream.contracts.ports import Clock
 
 _SLOT = struct.Struct("<qq")  # pid, since (microseconds)
@@ -24,14 +24,7 @@ class LockWatch:
     """One file a write lock. The holder writes itself in once it has the lock, and out once it has given it back."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if os.fstat(fd).st_size < _SLOT.size:
-                os.ftruncate(fd, _SLOT.size)
-            self._map = mmap.mmap(fd, _SLOT.size)
-        finally:
-            os.close(fd)
+        self._map = mapped(path, _SLOT.size)
         self._clock = clock
         self._pid = os.getpid()
 
