@@ -16,6 +16,7 @@ from mendstream.runtime.assembly import Parts
 from mendstream.runtime.clock import WallClock
 from mendstream.runtime.driver import COUNTS_EVERY_US, Driver
 from mendstream.runtime.ground import prepare
+from mendstream.runtime.local import LocalWorld
 from mendstream.runtime.roster import Place
 
 
@@ -45,7 +46,7 @@ class Fused:
         prepare(house)
         self.cuts: list[int] = []
         """Rows of each turn so far."""
-        self.parts = Parts(house, Place("fused"), self._observe)
+        self.parts = Parts(house, Place("fused"), LocalWorld(house, Place("fused")), self._observe)
         self.parts.own((0,))
         self.driver: Driver = self.parts.drivers[0]
         while not self.cuts:  # the model is being loaded

@@ -5,31 +5,24 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mendstream import __version__
-from mendstream.adapters.bus.marks import MappedMarks
-from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.contracts.agent import Agent, TaskId
 from mendstream.contracts.errors import ModelError, SettingsError
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.pipeline import Pipeline
-from mendstream.contracts.ports import Sink, Source
+from mendstream.contracts.ports import Sink
 from mendstream.contracts.topics import Stream, Topic
-from mendstream.runtime.clock import WallClock
 from mendstream.runtime.driver import Driver, Observe
 from mendstream.runtime.faults import Faults
 from mendstream.runtime.fetch import ModelFetch
-from mendstream.runtime.ground import data_dir, open_bus
 from mendstream.runtime.leg import Leg, Ready
 from mendstream.runtime.roster import ROLE_OF, Place, agents_of, tasks_of
-from mendstream.settings import Settings, mlflow_uri, models_dir, store_url
-
-if TYPE_CHECKING:  # only a process with a model needs ONNX Runtime
-    from mendstream.adapters.models.onnx import LoadedModels
+from mendstream.runtime.world import Loader, World
+from mendstream.settings import Settings
 
 
 def load_pipeline(settings: Settings) -> Pipeline:
@@ -53,25 +46,20 @@ def load_pipeline(settings: Settings) -> Pipeline:
     return found
 
 
-REGISTER_AFTER_S = 20.0
-"""MLflow's first contact stays clear of a retraining and of the proof that follows it."""
-
-
 # --- one process ---------------------------------------------------------------------------------------------------
 
 
 class Parts:
     """What one process runs: drivers of its tasks, or one sink."""
 
-    def __init__(self, settings: Settings, place: Place, observe: Observe) -> None:
+    def __init__(self, settings: Settings, place: Place, world: World, observe: Observe) -> None:
         self.settings = settings
         self.place = place
+        self.world = world
         self.role = ROLE_OF[place.role]
-        self.clock = WallClock()
-        self.bus = open_bus(settings, self.role.wing)
-        self.catalogue = Catalogue(models_dir(settings).absolute())
+        self.bus = world.bus(self.role.wing)
         self.faults = Faults(self.bus, enabled=settings.chaos.enabled)
-        self.models: LoadedModels | None = None
+        self.models: Loader | None = None
         self.sink: Sink | None = None
         self.drivers: dict[int, Driver] = {}
         self._observe = observe
@@ -86,7 +74,7 @@ class Parts:
     def open_sink(self) -> None:
         """What a sink imports can take seconds: the process gives its signs of life meanwhile."""
         if not self.role.agents:
-            self.sink = self._make_sink()
+            self.sink = self.world.sink(self.place.role, self.bus)
 
     def own(self, partitions: tuple[int, ...]) -> bool:
         """Run the tasks of just these partitions from now on; True if that is a change."""
@@ -107,9 +95,9 @@ class Parts:
         legs = [self._leg(agent, partition) for agent in agents_of(self.place.role, self.settings.run.partitions)]
         return Driver(
             self.bus,
-            self.clock,
+            self.world.clock,
             legs,
-            stopwatch=time.perf_counter,
+            stopwatch=self.world.stopwatch,
             pressure=self._pressure(legs[-1], partition),
             observe=self._observe,
             linger_us=int(self.settings.ingestion.linger_ms * 1000),
@@ -123,8 +111,8 @@ class Parts:
             agent,
             partition,
             self.role.wing,
-            marks=MappedMarks(data_dir(self.settings) / "run" / f"step-{name}-{partition}"),
-            source=self._source(partition) if name == "ingestion" else None,
+            marks=self.world.marks(name, partition),
+            source=self.world.source(self.faults.regime) if name == "ingestion" else None,
             ready=fetch.ready if fetch is not None else self._ready(name),
             max_rows=self.settings.bus.max_batch_rows,
             code_version=__version__,
@@ -134,7 +122,7 @@ class Parts:
         return leg
 
     def _fetch_of(self, name: str) -> ModelFetch | None:
-        return ModelFetch(self.loaded_models()) if name == "model" else None
+        return ModelFetch(self.loaded_models(), self.world) if name == "model" else None
 
     def _pressure(self, last: Leg, partition: int) -> Callable[[], bool]:
         """Whether the stage behind the last leg has more than `bus.max_backlog` rows to read."""
@@ -163,19 +151,17 @@ class Parts:
     def _fetch_cards(self, config: LiveConfig) -> bool:
         for version in {config.model_version, config.shadow_version} - {""}:
             try:
-                self.catalogue.fetch(version)
+                self.world.cards.fetch(version)
             except ModelError:
                 continue  # no card, no reference: the judge says so in its vitals by having no drift rows
         return True
 
-    def loaded_models(self) -> LoadedModels:
+    def loaded_models(self) -> Loader:
         if self.models is None:
-            from mendstream.adapters.models.onnx import LoadedModels
-
-            self.models = LoadedModels(self.catalogue)
+            self.models = self.world.models()
         return self.models
 
-    # --- agents, sources, sinks --------------------------------------------------------------------------------------
+    # --- agents --------------------------------------------------------------------------------------
 
     def _agent(self, name: str) -> Agent[Any]:
         settings = self.settings
@@ -193,7 +179,7 @@ class Parts:
             case "model":
                 from mendstream.agents.pipeline.model import ModelAgent
 
-                return ModelAgent(self.pipeline, self.faults.around(self.loaded_models()))
+                return ModelAgent(self.pipeline, self.faults.around(self.loaded_models(), self.world.sleep))
             case "decision":
                 from mendstream.agents.pipeline.decision import DecisionAgent
 
@@ -227,7 +213,7 @@ class Parts:
                 label_ttl_us=s.monitoring.label_ttl_s * 1_000_000,
                 pipeline=tasks_of(partitions=s.run.partitions),
             ),
-            cards=self.catalogue,
+            cards=self.world.cards,
         )
 
     def _healing(self) -> Agent[Any]:
@@ -262,41 +248,6 @@ class Parts:
                 actions_per_hour=self.settings.healing.actions_per_hour,
             ),
         )
-
-    def _source(self, partition: int) -> Source:
-        from mendstream.adapters.sources import open_source
-
-        return open_source(self.settings, self.clock, self.faults.regime)
-
-    def _make_sink(self) -> Sink:
-        if self.place.role == "recorder":
-            from mendstream.adapters.store.recorder import Recorder
-            from mendstream.adapters.store.schema import init_db
-
-            init_db(store_url(self.settings))
-            return Recorder(self.bus, store_url(self.settings))
-        return self._trainer()
-
-    def _trainer(self) -> Sink:
-        from mendstream.adapters.models.registrar import Background, LiveModel, Registrar
-        from mendstream.adapters.models.registry import Registry
-        from mendstream.adapters.models.trainer import Trainer
-
-        uri = mlflow_uri(self.settings) if self.settings.models.mlflow_uri else ""
-        registry = Registry(data_dir(self.settings), uri=uri, name=self.pipeline.name)
-        live = LiveModel(self.bus).version
-        Background(
-            Registrar(registry, Catalogue(self.catalogue.directory), self.clock, live, quiet_s=REGISTER_AFTER_S)
-        ).start()
-        trainer = Trainer(
-            self.bus,
-            self.catalogue,
-            self.clock,
-            partitions=self.settings.run.partitions,
-            seed=self.settings.run.seed,
-        )
-        trainer.warm()
-        return trainer
 
     def close(self) -> None:
         if self.sink is not None:

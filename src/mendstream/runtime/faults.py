@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 from mendstream.contracts.models import Array, ModelCard, Models, Scorer
@@ -43,39 +43,42 @@ class Faults:
         """What the source is to act out: names of REGIMES with commas, or `normal`."""
         return ",".join(name for name in REGIMES if name in self._on) or "normal"
 
-    def around(self, models: Models) -> Models:
-        """The same models, slow while the fault `slow-model` is in."""
-        return _FaultyModels(models, self) if self._enabled else models
+    def around(self, models: Models, sleep: Callable[[float], None]) -> Models:
+        """The same models, slow while the fault `slow-model` is in: `sleep` takes seconds."""
+        return _FaultyModels(models, self, sleep) if self._enabled else models
 
 
 class _FaultyModels:
-    def __init__(self, models: Models, faults: Faults) -> None:
+    def __init__(self, models: Models, faults: Faults, sleep: Callable[[float], None]) -> None:
         self._models = models
         self._faults = faults
+        self._sleep = sleep
 
     def get(self, digest: str) -> Scorer | None:
         scorer = self._models.get(digest)
-        return None if scorer is None else _FaultyScorer(scorer, self._faults)
+        return None if scorer is None else _FaultyScorer(scorer, self._faults, self._sleep)
 
 
 class _FaultyScorer:
     """Latency is added inside the model's call, where a slow model has it."""
 
-    def __init__(self, scorer: Scorer, faults: Faults) -> None:
+    def __init__(self, scorer: Scorer, faults: Faults, sleep: Callable[[float], None]) -> None:
         self._scorer = scorer
         self._faults = faults
+        self._sleep = sleep
 
     @property
     def card(self) -> ModelCard:
         return self._scorer.card
 
     def score(self, matrix: Array) -> tuple[Array, float]:
-        started = time.perf_counter()
         slow = self._faults.get("slow-model")
+        extra = 0.0
         if slow is not None:
-            time.sleep(_ms(slow, "call_ms") / 1000 + _ms(slow, "row_ms") / 1000 * len(matrix))
-        scores, _ = self._scorer.score(matrix)
-        return scores, time.perf_counter() - started
+            extra = (_ms(slow, "call_ms") + _ms(slow, "row_ms") * len(matrix)) / 1000
+            self._sleep(extra)
+        scores, seconds = self._scorer.score(matrix)
+        return scores, seconds + extra
 
 
 def _ms(params: dict[str, Scalar], name: str) -> float:

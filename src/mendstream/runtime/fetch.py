@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import structlog
 
 from mendstream.contracts.knobs import LiveConfig
-
-if TYPE_CHECKING:
-    from mendstream.adapters.models.onnx import LoadedModels
+from mendstream.runtime.world import Loader, World
 
 _log = structlog.get_logger("model")
 
 
 class ModelFetch:
-    """Loads models in a thread. A file that cannot be used is logged once; the model that served before goes on."""
+    """Loads models aside. A file that cannot be used is logged once; the model that served before goes on."""
 
-    def __init__(self, models: LoadedModels) -> None:
+    def __init__(self, models: Loader, world: World) -> None:
         self.served_last: Callable[[], tuple[str, str]] = lambda: ("", "")
         """(version, digest) of the model that goes on where the live one cannot be used; a new process needs it too."""
         self._models = models
-        self._busy: threading.Thread | None = None
+        self._world = world
+        self._busy: Callable[[], bool] = lambda: False
         self._failed: set[tuple[str, str]] = set()
 
     def ready(self, config: LiveConfig) -> bool:
@@ -35,9 +32,8 @@ class ModelFetch:
         wanted = [
             pair for pair in named if pair[1] and pair not in self._failed and self._models.get(pair[1]) is None
         ]  # fmt: skip
-        if wanted and (self._busy is None or not self._busy.is_alive()):
-            self._busy = threading.Thread(target=self._load, args=(wanted,), name="model-fetch", daemon=True)
-            self._busy.start()
+        if wanted and not self._busy():
+            self._busy = self._world.aside("model-fetch", lambda: self._load(wanted))
         return not wanted
 
     def _load(self, wanted: list[tuple[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import structlog
@@ -19,28 +18,26 @@ ROWS = 64
 _log = structlog.get_logger("model")
 
 
-class Prober(threading.Thread):
+class Prober:
     """Calls the live model on recent input and publishes how long it took, as counts with arm `probe`."""
 
     def __init__(
         self, bus: Bus, clock: Clock, agent: ModelAgent, task: str, config: Callable[[], LiveConfig]
     ) -> None:  # fmt: skip
-        super().__init__(name=f"probe {task}", daemon=True)
         self._bus = bus
         self._clock = clock
         self._agent = agent
         self._task = task
         self._config = config
-        self._ended = threading.Event()
         # Revisions begin at the time, so that those of a process before are never above ours.
         self._panes = PaneTable(revision=clock.now_us())
 
-    def run(self) -> None:
-        while not self._ended.wait(EVERY_S):
-            try:
-                self._probe()
-            except Exception as error:  # noqa: BLE001 - without probes there would be no way back from SAFE_MODE
-                _log.warning("a probe failed", task=self._task, cause=repr(error))
+    def probe(self) -> None:
+        """Once, if SAFE_MODE holds and there is input to probe with."""
+        try:
+            self._probe()
+        except Exception as error:  # noqa: BLE001 - without probes there would be no way back from SAFE_MODE
+            _log.warning("a probe failed", task=self._task, cause=repr(error))
 
     def _probe(self) -> None:
         config, matrix = self._config(), self._agent.probe_input
@@ -59,7 +56,3 @@ class Prober(threading.Thread):
         counts, _ = self._panes.changed(self._task, sent)
         self._panes.drop_before(pane - 8)
         self._bus.publish([Out(Stream(Topic.AGENT_METRICS, 0), encode_block(counts), len(counts))])
-
-    def stop(self) -> None:
-        """Does not wait: a probe of a slow model takes its time, and the process ends without it."""
-        self._ended.set()

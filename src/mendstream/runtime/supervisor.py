@@ -268,7 +268,7 @@ class House:
         """A control process that gives no sign of life is stuck; of pipeline processes the judge takes care."""
         if ROLE_OF[child.place.role].pipeline:
             return
-        from mendstream.runtime.heartbeat import Beat
+        from mendstream.runtime.beat import Beat
 
         last = Beat(self.root / "run" / f"beat-{child.place.process}").last_us()
         limit = SILENT_US if last >= child.started_us else START_US
