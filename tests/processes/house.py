@@ -512,6 +512,11 @@ class Spawned(Reader):
         found: dict[str, Any] = msgspec.json.decode((self.root / "run" / "processes.json").read_bytes())
         return found["children"]
 
+    @property
+    def runs(self) -> bool:
+        assert self.process is not None
+        return self.process.poll() is None
+
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
         """Its exit code."""
         assert self.process is not None

@@ -77,7 +77,6 @@ def test_everything_dies_at_once_and_everything_comes_back(tmp_path):
     assert counted.exact, counted.text
 
 
-@pytest.mark.xfail(reason="healing restarts once an incident: the second death waits 15 s for the supervisor")
 def test_a_process_that_dies_again_while_its_restart_is_being_verified_is_restarted_at_once(tmp_path):
     with Running(tmp_path) as house:
         house.until(house.calm)
@@ -104,7 +103,7 @@ def test_a_second_run_on_the_same_directory_is_refused_and_the_first_one_goes_on
 def test_a_process_that_is_stopped_while_it_holds_the_write_lock_is_killed_and_all_go_on(tmp_path):
     with Running(tmp_path, ingestion__rate=2000.0) as house:
         house.until(house.calm)
-        process = _stopped_on_the_lock(house, tmp_path)
+        process = _stopped_on_the_lock(house, "data")
         generation = house.shown(process)["generation"]
         decided = house.end(Topic.DECISIONS)
         house.until(lambda: house.end(Topic.DECISIONS) > decided + 2000, 30, why="decisions come out again")
@@ -119,9 +118,19 @@ def test_a_process_that_is_stopped_while_it_holds_the_write_lock_is_killed_and_a
     assert counted.exact, counted.text
 
 
-def _stopped_on_the_lock(house, root):
-    """Stop the process that just writes to the data wing, at a moment at which it holds the lock; its name."""
-    watch = LockWatch(root / "run" / "lock-data", WallClock())
+def test_a_supervisor_that_wants_to_write_itself_frees_the_lock_all_the_same(tmp_path):
+    with Running(tmp_path) as house:
+        house.until(house.calm)
+        _stopped_on_the_lock(house, "control")
+        house.kill("recorder-0")
+        house.until(lambda: house.reborn("recorder-0", 1), 20, why="the end was written down, and answered")
+        house.until(house.calm)
+        assert "has held the write lock too long" in house.process_log("supervisor")
+
+
+def _stopped_on_the_lock(house, wing):
+    """Stop the process that just writes to a wing, at a moment at which it holds the lock; its name."""
+    watch = LockWatch(house.root / "run" / f"lock-{wing}", WallClock())
     names = {child["pid"]: name for name, child in house.house.shown().items()}
     end = time.monotonic() + 60
     while time.monotonic() < end:

@@ -10,6 +10,7 @@ MendstreamError            what failed; its `hint` says what to do
 │   └── NotBuilt           the backend exists in the plan, not in this version
 ├── Fenced                 another owner has this task: the process must stop, its turn is void
 ├── Conflict               the log moved under a fused turn: poll again
+├── CommitUnknown          nobody knows whether a turn was committed: claim again, and go on from what the log has
 ├── BadRecord              bytes that are not a record of their topic: to dead-letters
 └── IllegalMove            not in MOVES: a bug in a graph node
 """
@@ -59,6 +60,10 @@ class Fenced(MendstreamError):
 
 class Conflict(MendstreamError):
     """The log moved under a fused turn: nothing was written, poll again."""
+
+
+class CommitUnknown(MendstreamError):
+    """The log did not answer: the turn may be done, or be done yet. A new claim fences it and tells what is true."""
 
 
 class BadRecord(MendstreamError):

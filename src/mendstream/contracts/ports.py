@@ -1,4 +1,4 @@
-"""What the house asks of the world: bus, clock, doorbell, source, sink. One contract suite a port."""
+"""What the house asks of the world: bus, clock, doorbell, source, sink, restarter. One contract suite a port."""
 
 from __future__ import annotations
 
@@ -169,3 +169,45 @@ class Sink(Protocol):
         """Do what is due; True if something was."""
 
     def close(self) -> None: ...
+
+
+class Started(NamedTuple):
+    """A process was started."""
+
+    generation: int
+    pid: int
+
+
+class Ended(NamedTuple):
+    """A process has ended, by whatever."""
+
+    process: str
+    generation: int
+    pid: int
+    code: int
+    """Exit code; minus the signal's number if a signal ended it."""
+
+
+class Restarter(Protocol):
+    """Starts and ends the processes of a house; each has at most one life at a time."""
+
+    def start(self, process: str) -> Started:
+        """Start one that does not run, under a higher generation than it ever had, whoever started it then."""
+
+    def stop(self, process: str) -> None:
+        """Ask it to finish and end. Nothing if it has ended."""
+
+    def kill(self, process: str) -> None:
+        """End it at once, also if it is stopped. Nothing if it has ended."""
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """Sleep until a process ends, a command arrives or time is up; the ends since the last call, each once."""
+
+    def beat_us(self, process: str) -> int:
+        """When it last gave a sign of life, in this or an earlier life; 0 if never."""
+
+    def failure(self, process: str) -> tuple[str, str] | None:
+        """(message, hint): why it could not go on, as it has left it; taken away. None if it has left nothing."""
+
+    def close(self) -> None:
+        """Whatever still runs ends with it."""

@@ -99,6 +99,13 @@ def account(data_dir: str | Path) -> Accounting:
     return _compared(accepted, decided, letters, repeats, first=max(raw_first, decided_first))
 
 
+def payloads(data_dir: str | Path, environment: str, topic: int) -> Iterator[bytes]:
+    """Every block of one topic, for who wants to know more: `environment` is `data` or `control`."""
+    with _opened(Path(data_dir) / environment) as env:
+        for _, payload in _blocks(env, topic):
+            yield payload
+
+
 def _compared(
     accepted: Counter[int], decided: Counter[int], letters: Letters, repeats: int, *, first: int
 ) -> Accounting:  # fmt: skip

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from mendstream.adapters.models.catalogue import CARD_FILE, MODEL_FILE, Catalogue
+from mendstream.adapters.models.catalogue import Catalogue
+from mendstream.adapters.models.versions import CARD_FILE, MODEL_FILE
 from mendstream.chaos.faults import FaultRow, How, fault
 from mendstream.contracts.errors import CouldNot, MendstreamError
 from mendstream.contracts.incident import Phase

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mendstream.contracts.agent import Batch, Outputs
-from mendstream.contracts.errors import Conflict
+from mendstream.contracts.errors import CommitUnknown, Conflict
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.ports import Bus, Clock, Out, TaskCommit
 from mendstream.contracts.records import DeadLetter, TaskPulse
@@ -76,24 +76,26 @@ class Driver:
         return busy
 
     def _turn(self, now: int) -> bool:
+        try:
+            return self._attempt(now)
+        except (Conflict, CommitUnknown):
+            for leg in self._legs:
+                leg.again()
+            self._drained = False
+            return True
+
+    def _attempt(self, now: int) -> bool:
         if not self._drained:
             # What an unfused past has left between the stages goes first, from the end, or order would be lost.
             for leg in reversed(self._legs[1:]):
                 if leg.backlog():
                     return self._run([leg], now)
             self._drained = True
-        try:
-            if self._run(self._legs, now):
-                return True
-        except Conflict:
-            for leg in self._legs:
-                leg.again()
-        else:
-            # Somebody may have put something between the stages: a replay of dead letters does.
-            if not any(leg.backlog() for leg in self._legs[1:]):
-                return False
-        self._drained = False
-        return True
+        if self._run(self._legs, now):
+            return True
+        # Somebody may have put something between the stages: a replay of dead letters does.
+        self._drained = not any(leg.backlog() for leg in self._legs[1:])
+        return not self._drained
 
     def _run(self, legs: list[Leg], now: int) -> bool:
         fused = len(legs) > 1

@@ -14,6 +14,7 @@ from typing import Any
 from mendstream.adapters.bus import boot
 from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
 from mendstream.adapters.models.catalogue import Catalogue
+from mendstream.adapters.room import told
 from mendstream.contracts.knobs import LiveConfig, fold
 from mendstream.contracts.ports import Bus, Out
 from mendstream.contracts.records import ConfigChange, decode_each, encode_block
@@ -42,7 +43,11 @@ def open_bus(settings: Settings, wing: str | Wing = Wing.CONTROL, *, readonly: b
 def prepare(settings: Settings) -> None:
     """Make the data directory ready: both logs, the first model, and config version 1 if there is no config yet."""
     require_built(settings)
-    root = data_dir(settings)
+    with told(data_dir(settings)):
+        _prepare(settings, data_dir(settings))
+
+
+def _prepare(settings: Settings, root: Path) -> None:
     new = hashlib.sha256(f"{time.time_ns()}{os.getpid()}".encode()).hexdigest()[:6]
     create(root, incarnation=new, map_bytes=settings.bus.map_size_mb << 20)
     if boot.unclean(root):

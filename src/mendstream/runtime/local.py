@@ -100,24 +100,22 @@ class LocalWorld:
         return Recorder(bus, store_url(self._settings))
 
     def _trainer(self, bus: Bus) -> Sink:
+        from mendstream.adapters.models.apart import LearnerApart, RegistryApart, Turn
         from mendstream.adapters.models.registrar import Background, LiveModel, Registrar
-        from mendstream.adapters.models.registry import Registry
         from mendstream.adapters.models.trainer import Trainer
-        from mendstream.adapters.models.training import SklearnLearner
         from mendstream.runtime.assembly import load_pipeline
 
         uri = mlflow_uri(self._settings) if self._settings.models.mlflow_uri else ""
-        registry = Registry(self._root, uri=uri, name=load_pipeline(self._settings).name)
+        turn = Turn()
+        registry = RegistryApart(turn, self._root, uri=uri, name=load_pipeline(self._settings).name)
         live = LiveModel(bus).version
         Background(
             Registrar(registry, Catalogue(self.cards.directory), self.clock, live, quiet_s=REGISTER_AFTER_S)
         ).start()
-        learner = SklearnLearner()
-        learner.warm()
         return Trainer(
             bus,
             self.cards,
-            learner,
+            LearnerApart(turn),
             self.clock,
             stopwatch=self.stopwatch,
             partitions=self._settings.run.partitions,

@@ -10,10 +10,13 @@ import pyarrow.compute
 import pyarrow.ipc
 import structlog
 
+import mendstream.adapters.metrics
 import mendstream.agents.pipeline.decision
 import mendstream.agents.pipeline.feature
 import mendstream.agents.pipeline.ingestion
 import mendstream.agents.pipeline.model
+import mendstream.runtime.local
+import mendstream.runtime.work
 import mendstream.runtime.worker
 
 # What is here stays: collections in the children need not touch it, so its memory stays shared.

@@ -62,6 +62,12 @@ class Place:
     def process(self) -> str:
         return f"{self.role}-{self.replica}"
 
+    @classmethod
+    def of(cls, process: str) -> Place:
+        """The place that `process` is named for."""
+        role, _, replica = process.rpartition("-")
+        return cls(role, int(replica))
+
 
 def places(*, fuse: bool, partitions: int, replicas: dict[str, int], trainer: bool) -> tuple[Place, ...]:
     """The processes of a house, in the order in which they start: first what serves, then what watches and heals."""

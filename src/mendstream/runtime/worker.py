@@ -11,25 +11,25 @@ import sys
 import threading
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 
-from mendstream.contracts.errors import Fenced, LogFull, MendstreamError
+from mendstream.adapters.room import told
+from mendstream.contracts.errors import CommitUnknown, Fenced, MendstreamError
 from mendstream.runtime import logs
+from mendstream.runtime.exits import exit_code
+from mendstream.runtime.generations import next_generation
 from mendstream.runtime.ground import data_dir
-from mendstream.runtime.local import LocalWorld
 from mendstream.runtime.roster import ROLE_OF, Place
-from mendstream.runtime.work import Work
+from mendstream.runtime.words import LastWords
 from mendstream.settings import Settings, load
+
+if TYPE_CHECKING:  # the supervisor names `main` of here, and needs neither Arrow nor an agent
+    from mendstream.runtime.work import Work
 
 _PR_SET_PDEATHSIG = 1
 _log = structlog.get_logger("worker")
-
-BUG, COULD_NOT, FENCED, FULL = 1, 3, 4, 5
-"""Exit codes that the supervisor knows."""
 
 
 def main(environment: dict[str, str], place: Place, generation: int, lifeline: Connection | None) -> None:
@@ -40,21 +40,27 @@ def main(environment: dict[str, str], place: Place, generation: int, lifeline: C
 
 def run(settings: Settings, place: Place, generation: int) -> int:
     """Run one process until SIGTERM or SIGINT; returns its exit code."""
-    logs.setup(data_dir(settings) / "logs", place.process, settings.log.level)
-    structlog.contextvars.bind_contextvars(process=place.process, generation=generation)
+    root = data_dir(settings)
+    words = LastWords(root, place.process)
+    with contextlib.closing(logs.setup(root / "logs", place.process, settings.log.level)):
+        structlog.contextvars.bind_contextvars(process=place.process, generation=generation)
+        return _live(settings, place, generation, words)
+
+
+def _live(settings: Settings, place: Place, generation: int, words: LastWords) -> int:
     try:
-        with contextlib.closing(Worker(settings, place, generation)) as worker:
+        with told(data_dir(settings)), contextlib.closing(Worker(settings, place, generation)) as worker:
             worker.loop()
-    except Fenced as error:
-        _log.warning("fenced: another process owns this task now", cause=str(error))
-        return FENCED
+    except (Fenced, CommitUnknown) as error:
+        _log.warning("what this process knows may be out of date: it starts again", cause=str(error))
+        return exit_code(error)
     except MendstreamError as error:
         _log.error(str(error), hint=error.hint)
-        report(settings, place, error)
-        return FULL if isinstance(error, LogFull) else COULD_NOT
-    except Exception:  # noqa: BLE001 - the last door: whatever it was goes to the log, and the process ends
+        words.leave(error)
+        return exit_code(error)
+    except Exception as error:  # noqa: BLE001 - the last door: whatever it was goes to the log, and the process ends
         _log.exception("a bug: the turn was not finished; the supervisor starts this process again")
-        return BUG
+        return exit_code(error)
     return 0
 
 
@@ -62,6 +68,9 @@ class Worker:
     """The live process around its work: signals, journal, metrics."""
 
     def __init__(self, settings: Settings, place: Place, generation: int) -> None:
+        from mendstream.runtime.local import LocalWorld
+        from mendstream.runtime.work import Work
+
         self._stopping = threading.Event()
         self._work: Work | None = None
         self._catch_signals()
@@ -118,13 +127,6 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def report(settings: Settings, place: Place, error: MendstreamError) -> None:
-    """Leave the reason where the supervisor finds it."""
-    with contextlib.suppress(OSError):  # the disk may be what is full
-        path = data_dir(settings) / "run" / f"error-{place.process}"
-        path.write_bytes(msgspec.json.encode({"message": str(error), "hint": error.hint}))
-
-
 def _die_with_parent(lifeline: Connection | None) -> None:
     """No orphans: end when the supervisor does, however it ends.
 
@@ -150,16 +152,3 @@ def _die_with_parent(lifeline: Connection | None) -> None:
 def run_agent(settings: Settings, name: str, replica: int = 0) -> int:
     """`mendstream agent NAME`: one process in the foreground, on a data directory that is ready."""
     return run(settings, Place(name, replica), next_generation(data_dir(settings), f"{name}-{replica}"))
-
-
-def next_generation(root: Path, process: str) -> int:
-    """The number of this start of `process`; grows over the life of a data directory."""
-    path = root / "run" / "generations.json"
-    held: dict[str, int] = {}
-    with contextlib.suppress(FileNotFoundError):
-        held = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
-    held[process] = held.get(process, 0) + 1
-    fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_bytes(msgspec.json.encode(held))
-    fresh.rename(path)
-    return held[process]

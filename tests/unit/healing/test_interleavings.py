@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 from tests.unit.healing.house import SECOND, House
 
 from mendstream.agents.healing.due import ACTIVE, held
+from mendstream.agents.healing.turn import Turn
+from mendstream.contracts.agent import Outputs
 from mendstream.contracts.incident import MOVES, Phase
 from mendstream.contracts.records import AlertState
 
 SUBJECTS = {"LATENCY_SLO_BREACH": "model", "PERF_DROP": "v2", "AGENT_DOWN": "decision-0", "DATA_DRIFT": "data"}
 
 alerts = st.tuples(
-    st.just("alert"), st.sampled_from(sorted(SUBJECTS)), st.integers(0, 2), st.sampled_from(list(AlertState))
+    st.just("alert"),
+    st.sampled_from(sorted(SUBJECTS)),
+    st.integers(0, 2),
+    st.sampled_from(list(AlertState)),
+    st.sampled_from([1, 1, 1, 2, 3]),
 )
 verdicts = st.tuples(
     st.just("verdict"),
@@ -40,8 +46,8 @@ moves = st.lists(
 
 def obey(house: House, verdicts: dict, op: tuple) -> None:
     match op:
-        case ("alert", kind, n, state):
-            house.feed(house.alert(kind, SUBJECTS[kind], id_=f"{kind}{n}", state=state, generation=1))
+        case ("alert", kind, n, state, generation):
+            house.feed(house.alert(kind, SUBJECTS[kind], id_=f"{kind}{n}", state=state, generation=generation))
         case ("verdict", kind, actor, back, late):
             if len(house.proposals) >= back:
                 asked = house.proposals[-back]
@@ -88,7 +94,8 @@ def check(house: House, verdicts: dict) -> None:
         assert any(v.action_id == command.action_id and v.incident_id == command.incident_id for v in verdicts.values())
     assert max(Counter(command.action_id for command in house.commands).values(), default=0) <= 1
     assert max(Counter(change.action_id for change in house.changes).values(), default=0) <= 5
-    acting = [held(incident) for incident in house.state.incidents.values() if incident.phase in ACTIVE]
+    turn = Turn(house.now, house.config, house.agent.params, house.state, Outputs("t"), house.config.version)
+    acting = [held(incident, turn) for incident in house.state.incidents.values() if incident.phase in ACTIVE]
     assert sum(len(keys) for keys in acting) == len(frozenset().union(*acting))
     assert len({(i.kind, i.subject) for i in house.open}) == len(house.open)
 

@@ -242,6 +242,118 @@ def test_a_restart_that_the_supervisor_had_done_already_counts_as_recovery():
     assert house.row(house.proposals[0].action.id).result == "FAIL"
 
 
+def dies_again(house, generation, *, id_):
+    """The judge ends the alert about the generation before, and raises one about this."""
+    before = house.incident.firing[-1]
+    house.feed(
+        house.alert("AGENT_DOWN", "decision-0", id_=before, state=AlertState.RESOLVED),
+        house.alert("AGENT_DOWN", "decision-0", id_=id_, value=-9, limit=0, generation=generation),
+    )
+
+
+def restarted(house, generation):
+    """Approved and done: `generation` runs, for now."""
+    house.approve()
+    house.feed(house.result("done", f"generation {generation} runs", generation=generation))
+    house.pane()
+
+
+def test_a_process_that_dies_again_while_its_restart_is_being_proven_is_restarted_at_once():
+    house = House().healthy()
+    dead_agent(house)
+    restarted(house, 2)
+    assert house.incident.phase == "VERIFYING"
+    died = house.now
+    dies_again(house, 2, id_="a2")  # vitals have never shown generation 2: it was dead before it owned a task
+    assert house.now == died
+    first, second = (p.action for p in house.proposals)
+    assert (second.kind, second.target, second.params) == ("RESTART", "decision-0", {"generation": 2})
+    assert second.id != first.id
+    assert len(house.commands) == 1, "it has a verdict of its own"
+    restarted(house, 3)
+    assert house.commands[1].generation == 2
+    house.up("decision-0", 3)
+    house.panes(10)
+    assert not house.open
+    assert house.head.outcome == "mitigated"
+    assert [house.row(action.id).result for action in (first, second)] == ["FAIL", "SUCCESS"]
+
+
+def test_what_was_served_before_the_second_death_was_known_proves_nothing():
+    house = House().healthy()
+    dead_agent(house)
+    restarted(house, 2)
+    house.up("decision-0", 2)
+    house.panes(8)
+    assert house.open
+    house.now += 250_000
+    house.serve(100)
+    house.feed(
+        house.vitals_at(house.now),
+        house.alert("AGENT_DOWN", "decision-0", id_="a2", value=-9, limit=0, generation=2),
+    )
+    assert house.head.status is Status.MITIGATING
+    assert house.proposals[-1].action.params == {"generation": 2}
+
+
+def test_a_repeat_of_a_death_that_was_answered_starts_nothing_new():
+    house = House().healthy()
+    dead_agent(house)
+    restarted(house, 2)
+    house.feed(house.alert("AGENT_DOWN", "decision-0", id_="a2", generation=1))
+    house.feed(house.alert("AGENT_DOWN", "decision-0", id_="a2", generation=1, state=AlertState.RESOLVED))
+    assert house.incident.phase == "VERIFYING"
+    assert len(house.proposals) == 1
+
+
+def test_a_second_death_that_is_over_already_starts_nothing_new():
+    house = House().healthy()
+    dead_agent(house)
+    restarted(house, 2)
+    house.feed(
+        house.alert("AGENT_DOWN", "decision-0", id_="a2", generation=2),
+        house.alert("AGENT_DOWN", "decision-0", id_="a2", generation=2, state=AlertState.RESOLVED),
+    )
+    assert house.incident.phase == "VERIFYING"
+    assert len(house.proposals) == 1
+
+
+def test_a_process_that_dies_after_every_restart_is_left_to_a_person_after_four():
+    house = House().healthy()
+    dead_agent(house)
+    for generation in (2, 3, 4, 5):
+        restarted(house, generation)
+        dies_again(house, generation, id_=f"a{generation}")
+    assert [command.generation for command in house.commands] == [1, 2, 3, 4]
+    assert house.incident.phase == "ESCALATED"
+    assert "RESTART 4 times in vain" in house.texts("planning")[-1]
+    assert {house.row(p.action.id).result for p in house.proposals} == {"FAIL"}
+
+
+def test_a_denied_restart_after_a_second_death_ends_the_rung():
+    house = House().healthy()
+    dead_agent(house)
+    restarted(house, 2)
+    dies_again(house, 2, id_="a2")
+    house.approve("DENIED")
+    assert house.incident.phase == "ESCALATED"
+    assert len(house.commands) == 1
+
+
+def test_a_second_death_is_restarted_only_after_a_pause():
+    house = House().healthy()
+    dead_agent(house)
+    restarted(house, 2)
+    house.operator(healing_paused=True)
+    house.feed()
+    dies_again(house, 2, id_="a2")
+    assert house.incident.phase == "LOGGED"
+    assert len(house.proposals) == 1
+    house.operator(healing_paused=False)
+    house.feed()
+    assert house.proposals[1].action.params == {"generation": 2}
+
+
 @pytest.mark.parametrize(("outcome", "detail"), [("failed", "no memory"), ("refused", "no such process")])
 def test_a_restart_that_fails_is_escalated_to_a_person(outcome, detail):
     house = House().healthy()

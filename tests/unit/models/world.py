@@ -121,6 +121,7 @@ def serve(
     """Ten frames of features, and feedback for the first `labelled` of the rows, now."""
     ids = np.array([f"e{first + row}" for row in range(len(matrix))])
     meta = FrameMeta(partition=partition, born_us=bus.clock.now_us(), made_us=bus.clock.now_us())
+    outs = []
     for part in np.array_split(np.arange(len(matrix)), 10):
         head = {
             "event_id": ids[part].tolist(),
@@ -129,7 +130,8 @@ def serve(
         }
         columns = {name: matrix[part, column] for column, name in enumerate(NAMES)}
         frame = make(head, {"extra": matrix[part, 0], **columns}, meta)
-        bus.publish([Out(Stream(Topic.FEATURES, partition), frame.encode(), frame.rows)])
+        outs.append(Out(Stream(Topic.FEATURES, partition), frame.encode(), frame.rows))
+    bus.publish(outs)
     known = range(int(len(matrix) * labelled))
     feedback(bus, [(str(ids[i]), f"k{i}", float(labels[i])) for i in known], partition)
 

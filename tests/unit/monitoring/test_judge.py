@@ -168,6 +168,34 @@ def test_a_death_is_judged_when_it_is_read():
     assert {"reason": "exit", "code": -9, "generation": 1, "pid": 1001}.items() <= alert.evidence.items()
 
 
+def test_a_second_death_is_an_alert_of_its_own_although_the_first_is_still_open():
+    house = House()
+    for _ in range(12):
+        house.live(*served(house))
+    house.step(house.now + 10, ended("model-0", house.now))
+    house.step(house.now + 20, pulse("model-0", house.now + 20, generation=2, tasks=()))  # it owns nothing yet
+    said = house.step(house.now + 30, ended("model-0", house.now + 30, generation=2)).records
+    over, new = [r for r in said if isinstance(r, Alert)]
+    first = house.alerts[0]
+    assert (over.alert_id, over.state) == (first.alert_id, AlertState.RESOLVED)
+    assert (new.state, new.evidence["generation"]) == (AlertState.FIRING, 2)
+    assert new.alert_id != first.alert_id
+    for _ in range(4):  # told again by whoever reads twice, and looked at in every pane
+        house.live(ended("model-0", house.now, generation=2), without=("model-0",))
+    assert [a.alert_id for a in house.alerts] == [first.alert_id, first.alert_id, new.alert_id]
+
+
+def test_a_new_process_that_is_silent_while_it_starts_is_no_second_death():
+    house = House()
+    for _ in range(12):
+        house.live(*served(house))
+    house.step(house.now + 10, ended("model-0", house.now))
+    house.step(house.now + 20, pulse("model-0", house.now + 20, generation=2, tasks=()))
+    for _ in range(12):
+        house.live(without=("model-0",))
+    assert kinds(house) == [(AlertKind.AGENT_DOWN, AlertState.FIRING)]
+
+
 def test_latency_that_a_death_explains_opens_no_alert_of_its_own():
     house = House()
     for _ in range(12):

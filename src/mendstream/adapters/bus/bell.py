@@ -95,7 +95,8 @@ class Ringer:
         try:
             changed = os.stat(folder).st_mtime_ns
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)  # so that asking again costs no exception
+            with contextlib.suppress(OSError):  # the disk may be full, and the turn that rings is done
+                folder.mkdir(parents=True, exist_ok=True)  # so that asking again costs no exception
             return ()
         known = self._listeners.get(stream)
         if known is None or known[0] != changed:

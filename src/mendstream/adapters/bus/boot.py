@@ -13,10 +13,12 @@ import lmdb
 import msgspec
 
 from mendstream.adapters.bus import lmdb_bus
+from mendstream.adapters.room import overwrite
 from mendstream.contracts.errors import DataDirError
 from mendstream.contracts.topics import Topic, Wing
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_SIZE = 256
 
 
 class Boot(msgspec.Struct, frozen=True):
@@ -42,14 +44,14 @@ def opened(root: Path, durability: Literal["power", "process"]) -> None:
     """Note that the log is in use."""
     path = root / "run" / "boot.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(Boot(_boot_id(), False, durability)))
+    overwrite(path, msgspec.json.encode(Boot(_boot_id(), False, durability)), _SIZE)
 
 
 def closed(root: Path) -> None:
     """Everything is synced and nobody writes any more."""
     path = root / "run" / "boot.json"
     last = msgspec.json.decode(path.read_bytes(), type=Boot)
-    path.write_bytes(msgspec.json.encode(Boot(last.boot, True, last.durability)))
+    overwrite(path, msgspec.json.encode(Boot(last.boot, True, last.durability)), _SIZE)
 
 
 def verify(root: Path) -> list[str]:

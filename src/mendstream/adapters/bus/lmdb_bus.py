@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
-import os
 import struct
 import sys
 import threading
@@ -26,6 +24,7 @@ import msgspec
 
 from mendstream.adapters.bus.bell import FifoBell, Ringer
 from mendstream.adapters.bus.watch import LockWatch
+from mendstream.adapters.room import disk_full, says_full, told
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import Conflict, CouldNot, DataDirError, Fenced, LogFull
 from mendstream.contracts.ports import Block, Claim, Clock, Out, Position, TaskCommit
@@ -75,6 +74,8 @@ class _Env:
                 readonly=readonly, create=not readonly, lock=True,
             )  # fmt: skip
         except (lmdb.Error, OSError) as error:
+            if says_full(path.parent, str(error)):
+                raise disk_full(path.parent, error) from error
             raise DataDirError(
                 f"cannot open the log {path}: {error}",
                 hint="does the directory exist, is it writable, on a local disk? `mendstream doctor` looks closer",
@@ -82,11 +83,12 @@ class _Env:
         # A process that was killed while it read would pin the pages that it saw, and the log could only grow.
         self.env.reader_check()
         create = not readonly
-        self.log = self.env.open_db(b"log", create=create)
-        self.ends = self.env.open_db(b"ends", create=create)
-        self.tasks = self.env.open_db(b"tasks", create=create)
-        self.state = self.env.open_db(b"state", create=create)
-        self.meta = self.env.open_db(b"meta", create=create)
+        with _telling(path.parent):
+            self.log = self.env.open_db(b"log", create=create)
+            self.ends = self.env.open_db(b"ends", create=create)
+            self.tasks = self.env.open_db(b"tasks", create=create)
+            self.state = self.env.open_db(b"state", create=create)
+            self.meta = self.env.open_db(b"meta", create=create)
 
 
 def create(root: Path, *, incarnation: str, map_bytes: int) -> str:
@@ -100,7 +102,7 @@ def create(root: Path, *, incarnation: str, map_bytes: int) -> str:
                 f"cannot make the data directory {root}: {error.strerror}", hint="choose a writable one with --data DIR"
             ) from error
         env = _Env(root / wing.value, map_bytes=map_bytes, sync=True, readonly=False)
-        with env.env.begin(write=True, db=env.meta) as txn:
+        with _telling(root), env.env.begin(write=True, db=env.meta) as txn:
             held = txn.get(b"incarnation")
             if held is None:
                 txn.put(b"incarnation", incarnation.encode())
@@ -125,7 +127,7 @@ def renew(root: Path) -> None:
     """Give the log a new incarnation: some of what sinks have seen may be missing from it."""
     for wing in Wing:
         env = _Env(root / wing.value, map_bytes=0, sync=True, readonly=False)
-        with env.env.begin(write=True, db=env.meta) as txn:
+        with _telling(root), env.env.begin(write=True, db=env.meta) as txn:
             held = bytes(txn.get(b"incarnation", b"")).decode()
             stem, _, count = held.partition(".")
             txn.put(b"incarnation", f"{stem}.{int(count or 0) + 1}".encode())
@@ -378,24 +380,20 @@ class LmdbBus:
     def _write(self) -> Iterator[Any]:
         if self._readonly:
             raise CouldNot("this log is open for reading only")
-        with self._writing:
-            try:
-                with self._watch.held() as taken, self._mine.env.begin(write=True) as txn:
-                    taken()
-                    yield txn
-            except (lmdb.MapFullError, lmdb.DiskError) as error:
-                raise _full(self._root, error) from error
-            except lmdb.Error as error:
-                if os.strerror(errno.ENOSPC) in str(error):
-                    raise _full(self._root, error) from error
-                raise CouldNot(
-                    f"the log in {self._root} refused a write: {error}", hint="`mendstream doctor`"
-                ) from error
+        with (
+            self._writing,
+            _telling(self._root),
+            self._watch.held() as taken,
+            self._mine.env.begin(write=True) as txn,
+        ):
+            taken()
+            yield txn
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     def listen(self, name: str, streams: Sequence[Stream]) -> FifoBell:
-        return FifoBell(self._root / "bells", name, streams)
+        with told(self._root):
+            return FifoBell(self._root / "bells", name, streams)
 
     def ring(self, stream: Stream) -> None:
         """Wake who listens to `stream`, for what grows outside the log: a source's spool."""
@@ -403,7 +401,8 @@ class LmdbBus:
 
     def sync(self) -> None:
         """Bring what was committed to the disk, whatever the durability."""
-        self._mine.env.sync(True)
+        with _telling(self._root):
+            self._mine.env.sync(True)
 
     def close(self) -> None:
         self._ringer.close()
@@ -422,11 +421,20 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def _full(root: Path, error: Exception) -> LogFull:
-    return LogFull(
-        f"the log in {root} is full ({error}); the turn was not finished and nothing is lost",
-        hint="make room on the disk or raise bus.map_size_mb, then start again",
-    )
+@contextlib.contextmanager
+def _telling(root: Path) -> Iterator[None]:
+    """What LMDB says when it does not write, in words that help."""
+    try:
+        yield
+    except lmdb.MapFullError as error:
+        raise LogFull(
+            f"the log in {root} is full ({error}); the turn was not finished and nothing is lost",
+            hint="raise bus.map_size_mb, then start again",
+        ) from error
+    except lmdb.Error as error:
+        if says_full(root, str(error)):
+            raise disk_full(root, error) from error
+        raise CouldNot(f"the log in {root} refused a write: {error}", hint="`mendstream doctor`") from error
 
 
 def _ends(txn: Any, env: _Env, stream: Stream) -> _Ends:

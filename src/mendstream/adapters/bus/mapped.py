@@ -12,8 +12,10 @@ def mapped(path: Path, size: int) -> mmap.mmap:
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if os.fstat(fd).st_size < size:
-            os.ftruncate(fd, size)
+        held = os.fstat(fd).st_size
+        if held < size:
+            # Not ftruncate: a hole has no room yet, and on a full disk the first write to it would kill the process.
+            os.pwrite(fd, bytes(size - held), held)
         return mmap.mmap(fd, size)
     finally:
         os.close(fd)

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.adapters.models.harvest import Harvest
-from mendstream.adapters.models.training import ROWS_MIN, train
+from mendstream.adapters.models.learning import ROWS_MIN
+from mendstream.adapters.models.training import train
 from mendstream.contracts.errors import ModelError, UsageError
 from mendstream.contracts.frame import HEAD
 from mendstream.contracts.models import Array, ModelCard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from mendstream.adapters.models.catalogue import Catalogue, read_model
+from mendstream.adapters.models.kept import KEPT, KeptModels
 from mendstream.contracts.errors import ModelError
 from mendstream.contracts.models import Array, ModelCard
-
-KEPT = 4
-"""Live, shadow, and the two that a rollback is likely to name."""
 
 # ONNX Runtime's exceptions have no common base of their own.
 _REFUSED = (
@@ -64,7 +61,11 @@ class OnnxScorer:
         if not len(matrix):
             return np.zeros(0), 0.0
         rows = np.ascontiguousarray(matrix, dtype=np.float32)
-        scores = self._positive(self._session.run(self._outputs, {self._input: rows})[0])
+        if len(rows) == 1:
+            # A matrix of one row is multiplied by another routine, which rounds otherwise: the same event would have
+            # another score alone than among others, and how a batch is cut must not matter.
+            rows = np.repeat(rows, 2, axis=0)
+        scores = self._positive(self._session.run(self._outputs, {self._input: rows})[0])[: len(matrix)]
         return scores, time.perf_counter() - started
 
     def _load(self, onnx: bytes, card: ModelCard, place: str) -> None:
@@ -136,37 +137,16 @@ class OnnxScorer:
         )
 
 
-class LoadedModels:
-    """The `Models` port: what was fetched, the newest or most used few of it."""
+class LoadedModels(KeptModels[OnnxScorer]):
+    """The models of one process, from its catalogue."""
 
     def __init__(self, catalogue: Catalogue, kept: int = KEPT) -> None:
+        super().__init__(kept)
         self._catalogue = catalogue
-        self._kept = kept
-        self._scorers: dict[str, OnnxScorer] = {}
-        self._used: dict[str, int] = {}
-        self._count = itertools.count()
 
-    def get(self, digest: str) -> OnnxScorer | None:
-        # Probes ask from another thread: nothing is moved, only a stamp is set.
-        scorer = self._scorers.get(digest)
-        if scorer is not None:
-            self._used[digest] = next(self._count)
-        return scorer
-
-    def fetch(self, version: str, digest: str) -> OnnxScorer:
-        """Load `version` from disk if its SHA-256 is `digest`; raises ModelError. For outside the turn."""
-        held = self.get(digest)
-        if held is not None and held.card.version == version:
-            return held
+    def _load(self, version: str, digest: str) -> OnnxScorer:
         onnx = self._catalogue.model(version, digest)
-        scorer = OnnxScorer.of_bytes(onnx, self._catalogue.fetch(version), str(self._catalogue.path(version)))
-        self._scorers[digest] = scorer
-        self._used[digest] = next(self._count)
-        while len(self._scorers) > self._kept:
-            oldest = min(self._scorers, key=lambda d: self._used.get(d, -1))
-            del self._scorers[oldest]
-            self._used.pop(oldest, None)
-        return scorer
+        return OnnxScorer.of_bytes(onnx, self._catalogue.fetch(version), str(self._catalogue.path(version)))
 
 
 def _options() -> ort.SessionOptions:

@@ -5,15 +5,13 @@ A version is known to MLflow when its card has a run id, so what is still to be 
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
 from mendstream.adapters.models.catalogue import Catalogue
-from mendstream.adapters.models.registry import Registry
 from mendstream.contracts.errors import BadRecord, CouldNot, ModelError
 from mendstream.contracts.knobs import LiveConfig, fold
 from mendstream.contracts.models import ModelCard
@@ -56,20 +54,33 @@ class LiveModel:
             self._config, _ = fold(self._config, change)
 
 
+class MadeWay(CouldNot):
+    """MLflow was not told, for a training came in between."""
+
+
+class Told(Protocol):
+    """What MLflow is told; see `registry.Registry`. Both raise CouldNot."""
+
+    def register(self, catalogue: Catalogue, card: ModelCard) -> str: ...
+    def champion(self, card: ModelCard) -> bool: ...
+    def close(self) -> None:
+        """For now: the next call opens it again."""
+
+
 class Registrar:
     """Tells MLflow one thing a pump, and never while anything more urgent is to be done."""
 
     def __init__(
         self,
-        registry: Registry,
+        registry: Told,
         catalogue: Catalogue,
         clock: Clock,
         live: Callable[[], str],
         *,
         quiet_s: float,
     ) -> None:
-        """`quiet_s`: MLflow's import and first contact (3.6 s of CPU) wait so long after the start and after each
-        retraining, so as not to compete with a start or with the proof of a cure.
+        """`quiet_s`: MLflow's import and first contact (3.6 s of CPU) wait so long after the start, and a version so
+        long after it was made, so as not to compete with a start or with the proof of a cure.
         """
         self._registry = registry
         self._catalogue = catalogue
@@ -80,10 +91,7 @@ class Registrar:
         self._failures = 0
         self._champion = ""
         self._broken: set[str] = set()
-        self.postpone()
-
-    def postpone(self) -> None:
-        self._wait(self._quiet_s)
+        self._wait(quiet_s)
 
     def pump(self) -> bool:
         """True if MLflow was told something. A refusal is logged and tried again, later each time."""
@@ -91,6 +99,9 @@ class Registrar:
             return False
         try:
             done = self._register() or self._follow()
+        except MadeWay:
+            self._wait(self._quiet_s)
+            return False
         except CouldNot as error:
             self._failures += 1
             wait_s = min(_RETRY_S_MAX, 2.0**self._failures)
@@ -104,11 +115,16 @@ class Registrar:
         self._wait(0.0 if done else _LOOK_EVERY_S)
         return done
 
+    def rest(self) -> None:
+        """There is nothing to tell for a while."""
+        self._registry.close()
+
     def _register(self) -> bool:
         """The oldest version that MLflow does not know."""
+        ripe_us = self._clock.now_us() - int(self._quiet_s * 1e6)
         for version in self._catalogue.versions():
             card = self._card(version)
-            if card is not None and not card.run_id:
+            if card is not None and not card.run_id and card.created_at_us <= ripe_us:
                 run_id = self._registry.register(self._catalogue, card)
                 self._catalogue.set_run(version, run_id)
                 _log.info("registered in MLflow", version=version, run=run_id)
@@ -119,7 +135,7 @@ class Registrar:
         """The alias, after what is live."""
         live = self._live()
         card = self._card(live) if live and live != self._champion else None
-        if card is None:
+        if card is None or not card.run_id:
             return False
         known = self._registry.champion(card)
         self._champion = live
@@ -150,11 +166,10 @@ class Background(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # a thread of its own there
         while not self._ended.wait(_LOOK_EVERY_S):
             while self._registrar.pump() and not self._ended.is_set():
                 pass
+            self._registrar.rest()
 
     def stop(self) -> None:
         """Asks it to end; what it is in the middle of is done again at the next start."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ class Registry:
         """
         served = uri.startswith(("http://", "https://"))
         self._artifacts = "" if served else (directory / "mlartifacts").resolve().as_uri()
-        self.uri = uri or f"sqlite:///{(directory / 'mlflow.db').resolve()}"
+        self._own = None if uri else (directory / "mlflow.db").resolve()
+        self.uri = uri or f"sqlite:///{self._own}"
         self.name = name
         self._connected: MlflowClient | None = None
         self._experiment = ""
@@ -79,6 +81,8 @@ class Registry:
     def _client(self) -> MlflowClient:
         """Connected; the first contact makes the store's tables (a second or two)."""
         if self._connected is None:
+            if self._own is not None and not self._own.exists():
+                _make_store(self._own)
             client = connect(self.uri)
             experiment = client.get_experiment_by_name(self.name)
             if experiment is not None:
@@ -126,6 +130,15 @@ def connect(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_store(path: Path) -> None:
+    """A new store appears whole: MLflow makes its tables in many steps, and never gets over a kill between two."""
+    partial = path.with_name(f"{path.name}.new")  # a folder, for SQLite keeps a journal beside its file
+    shutil.rmtree(partial, ignore_errors=True)
+    connect(f"sqlite:///{partial / path.name}").search_experiments(max_results=1)
+    (partial / path.name).replace(path)
+    shutil.rmtree(partial)
 
 
 class _Refusals:

@@ -1,27 +1,25 @@
 """The trainer sink: RETRAIN commands come in; a model version in the catalogue and one CommandResult each go out.
 
-MLflow hears of a new version only after the result is out (see registrar.py), so a slow store costs no healing time.
+How models are learnt and where they are kept comes in by port. MLflow is no business of the trainer's (see
+registrar.py), so a slow store costs no healing time.
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
 import structlog
 
 from mendstream import __version__
-from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.adapters.models.harvest import Harvest, Rows, when
-from mendstream.adapters.models.onnx import OnnxScorer
-from mendstream.adapters.models.registrar import LiveModel, Registrar
-from mendstream.adapters.models.registry import Registry
-from mendstream.adapters.models.training import ROWS_MIN, accuracy_of, train, warm
+from mendstream.adapters.models.learning import ROWS_MIN
+from mendstream.adapters.models.registrar import LiveModel
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import BadRecord, ModelError
-from mendstream.contracts.models import ModelCard
+from mendstream.contracts.models import Catalogue, Learner, ModelCard
 from mendstream.contracts.ports import Block, Bus, Claim, Clock, Out, TaskCommit
 from mendstream.contracts.records import (
     Command,
@@ -77,7 +75,7 @@ class _Order:
 
 
 class Trainer:
-    """`contracts.ports.Sink`. One process; imports scikit-learn when first needed, or at `warm()`."""
+    """`contracts.ports.Sink`. One process."""
 
     name = "trainer"
     reads = (COMMANDS,)
@@ -86,44 +84,27 @@ class Trainer:
         self,
         bus: Bus,
         catalogue: Catalogue,
+        learner: Learner,
         clock: Clock,
         *,
+        stopwatch: Callable[[], float],
         partitions: int,
-        registry: Registry | None = None,
         seed: int = 0,
-        register_after_s: float = 5.0,
     ) -> None:
-        """`registry`: None leaves MLflow out. `register_after_s`: see Registrar."""
+        """`stopwatch`: seconds, to time a training with."""
         self._bus = bus
         self._catalogue = catalogue
+        self._learner = learner
         self._clock = clock
+        self._stopwatch = stopwatch
         self._partitions = partitions
         self._seed = seed
         self._claim: Claim | None = None
         self._order: _Order | None = None
         self._live = LiveModel(bus)
-        self._registrar = (
-            None
-            if registry is None
-            else Registrar(registry, catalogue, clock, self._live.version, quiet_s=register_after_s)
-        )
-
-    def warm(self) -> None:
-        """Import and run what training needs (2 s), so that a retraining does not begin with it."""
-        warm()
 
     def pump(self) -> bool:
-        """Carry out commands first; when there is none, tell MLflow what it does not know yet."""
-        if self._obey():
-            return True
-        return self._order is None and self._registrar is not None and self._registrar.pump()
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    # --- commands ----------------------------------------------------------------------------------------------------
-
-    def _obey(self) -> bool:
+        """Carry out the next command; True if one was answered."""
         claim = self._claim or self._bus.claim(TaskId(self.name, 0), self.reads)
         self._claim = claim
         at = claim.positions[COMMANDS]
@@ -136,6 +117,11 @@ class Trainer:
             return False
         self._finish(claim, at, outs or [])
         return bool(outs)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    # --- commands ----------------------------------------------------------------------------------------------------
 
     def _finish(self, claim: Claim, at: int, outs: list[Out]) -> None:
         """Results and position in one transaction: a command is answered once, whatever crashes."""
@@ -161,8 +147,6 @@ class Trainer:
         result = self._result(record)
         if result is not None:
             self._order = None
-            if self._registrar is not None:
-                self._registrar.postpone()
             return [Out(RESULTS, encode_block([result]), 1)]
         return None if self._order is not None else []
 
@@ -215,11 +199,11 @@ class Trainer:
         return _Order(command, params, live, harvest)
 
     def _train(self, order: _Order, rows: Rows) -> CommandResult:
-        started = time.perf_counter()
+        started = self._stopwatch()
         live = order.live
-        trained = train(rows.matrix, rows.labels, live.features, self._seed, live=live)
+        trained = self._learner.fit(rows.matrix, rows.labels, live.features, self._seed, live=live)
         measured = self._against(live, rows)
-        card = replace(trained.parts, metrics={**trained.metrics, **measured}).card(
+        card = msgspec.structs.replace(trained.parts, metrics={**trained.metrics, **measured}).card(
             version=self._catalogue.next_version(),
             created_at_us=self._clock.now_us(),
             data_window=rows.window,
@@ -234,7 +218,7 @@ class Trainer:
             "data_from_us": rows.from_us,
             "data_until_us": rows.until_us,
             "schema_ok": card.features == live.features,
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": round(self._stopwatch() - started, 3),
         }
         note = ActionNote(action_id=order.command.action_id, command_id=order.command.id, data=data)
         card = self._catalogue.add(trained.onnx, card, {ACTION_FILE: msgspec.json.encode(note)})
@@ -246,11 +230,10 @@ class Trainer:
         """How the live model does on the rows that were held out from the new one: a gate of promotion."""
         try:
             onnx = self._catalogue.model(live.version, live.digest)
-            scorer = OnnxScorer.of_bytes(onnx, live, str(self._catalogue.path(live.version)))
+            return {"accuracy_live": self._learner.accuracy(onnx, live, rows.matrix, rows.labels)}
         except ModelError as error:
             _log.warning("the live model cannot be compared with", version=live.version, reason=str(error))
             return {}
-        return {"accuracy_live": accuracy_of(scorer, rows.matrix, rows.labels)}
 
     def _effect_of(self, action_id: str) -> dict[str, Scalar] | None:
         """What to say of the version that this action made, if it did."""

@@ -8,138 +8,44 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from mendstream.adapters.models.learning import cleaned, cut_of, parts_of, share_right
 from mendstream.adapters.models.onnx import OnnxScorer
-from mendstream.adapters.models.reference import error_phi, reference_of, wilson_upper
 from mendstream.contracts.errors import ModelError
-from mendstream.contracts.models import Array, FeatureReference, ModelCard
+from mendstream.contracts.models import Array, ModelCard, Trained
 
-HELD_OUT = 0.2
-ROWS_MIN = 50
 INPUT = "features"
 _PARITY = 1e-3
 """The ONNX file computes in float32; more than this apart from scikit-learn is a wrong conversion."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardParts:
-    """What training knows of the card."""
+class SklearnLearner:
+    """`contracts.models.Learner`."""
 
-    features: tuple[str, ...]
-    rows: int
-    metrics: dict[str, float]
-    error_level: float
-    error_phi: float
-    reference: dict[str, FeatureReference]
-    score_reference: FeatureReference
+    def fit(
+        self, matrix: Array, labels: Array, features: Sequence[str], seed: int, *, live: ModelCard | None = None
+    ) -> Trained:
+        return train(matrix, labels, features, seed, live=live)
 
-    def card(
-        self,
-        *,
-        version: str,
-        created_at_us: int,
-        data_window: str,
-        source: str = "trainer",
-        data_from_us: int = 0,
-        data_until_us: int = 0,
-    ) -> ModelCard:
-        """The card; the catalogue fills the digest in."""
-        return ModelCard(
-            version=version,
-            digest="",
-            created_at_us=created_at_us,
-            features=self.features,
-            data_window=data_window,
-            rows=self.rows,
-            metrics=self.metrics,
-            error_level=self.error_level,
-            error_phi=self.error_phi,
-            reference=self.reference,
-            score_reference=self.score_reference,
-            source=source,
-            data_from_us=data_from_us,
-            data_until_us=data_until_us,
-        )
-
-
-class Trained(NamedTuple):
-    onnx: bytes
-    metrics: dict[str, float]
-    parts: CardParts
+    def accuracy(self, onnx: bytes, card: ModelCard, matrix: Array, labels: Array) -> float:
+        cut = cut_of(len(matrix))
+        scores, _ = OnnxScorer.of_bytes(onnx, card, f"model {card.version}").score(matrix[cut:])
+        return share_right(scores, labels[cut:])
 
 
 def train(matrix: Array, labels: Array, names: Sequence[str], seed: int, *, live: ModelCard | None = None) -> Trained:
-    """Median imputation, scaling, logistic regression; the last fifth of the rows is held out. Raises ModelError.
-
-    matrix: float32 [rows, features], NaN where missing, oldest row first; labels: 0 or 1 [rows].
-    `live`: the card of the model in service. If that saw more rows, its overdispersion is the least we assume: how
-    bursty a stream is, few rows cannot tell.
-    """
+    """Median imputation, scaling, logistic regression; see `Learner.fit`. Raises ModelError."""
     names = tuple(names)
-    matrix = np.where(np.isfinite(matrix), matrix, np.nan).astype(np.float32)
-    classes = (np.asarray(labels) >= 0.5).astype(np.int64)
-    _check(matrix, classes, names)
-    cut = _cut(len(matrix))
+    matrix, classes = cleaned(matrix, labels, names)
+    cut = cut_of(len(matrix))
     pipeline = _fit(matrix[:cut], classes[:cut], seed)
     onnx = _convert(pipeline, len(names))
     scores = _scores(onnx, names, matrix, pipeline)
-    wrong = ((scores[cut:] >= 0.5) != (classes[cut:] == 1)).astype(np.float64)
-    floor = live if live is not None and live.rows > len(matrix) else None
-    metrics = _metrics(scores[cut:], classes[cut:], wrong)
-    parts = CardParts(
-        features=names,
-        rows=len(matrix),
-        metrics=metrics,
-        error_level=round(wilson_upper(int(wrong.sum()), len(wrong)), 6),
-        error_phi=error_phi(wrong, floor.error_phi if floor else 1.0),
-        reference={
-            name: reference_of(matrix[:cut, column], phi_min=_phi_of(floor, name)) for column, name in enumerate(names)
-        },
-        score_reference=reference_of(
-            scores[:cut], phi_min=floor.score_reference.phi if floor and floor.score_reference else 1.0
-        ),
-    )
-    return Trained(onnx, metrics, parts)
-
-
-def warm() -> None:
-    """Import what training needs, and run through it once."""
-    rows = np.arange(4 * ROWS_MIN, dtype=np.float32)
-    train(np.column_stack([rows % 7, rows % 5]), (rows % 7 > 3).astype(np.float64), ("a", "b"), 0)
-
-
-def accuracy_of(onnx: OnnxScorer, matrix: Array, labels: Array) -> float:
-    """Share of right predictions at threshold 0.5 on the rows that `train` holds out."""
-    cut = _cut(len(matrix))
-    scores, _ = onnx.score(matrix[cut:])
-    return round(float(np.mean((scores >= 0.5) == (labels[cut:] >= 0.5))), 6)
-
-
-def _cut(rows: int) -> int:
-    """Where the held-out rows begin."""
-    return rows - max(1, int(rows * HELD_OUT))
-
-
-def _check(matrix: Array, classes: Array, names: tuple[str, ...]) -> None:
-    if matrix.ndim != 2 or matrix.shape[1] != len(names) or len(matrix) != len(classes):
-        raise ModelError(
-            f"cannot train: {matrix.shape} values, {len(classes)} labels and {len(names)} names do not fit together",
-            hint="one column a feature name, one label a row",
-        )
-    if len(matrix) < ROWS_MIN:
-        raise ModelError(
-            f"cannot train on {len(matrix)} labelled rows; at least {ROWS_MIN} are needed",
-            hint="wait for more feedback, or choose a longer window",
-        )
-    if len(np.unique(classes[: _cut(len(matrix))])) < 2:
-        raise ModelError(
-            "cannot train: all labels of the training rows are of one class",
-            hint="choose a window with both outcomes in it",
-        )
+    parts = parts_of(names, matrix, classes, scores, live)
+    return Trained(onnx, parts.metrics, parts)
 
 
 def _fit(matrix: Array, classes: Array, seed: int) -> Any:
@@ -182,39 +88,6 @@ def _scores(onnx: bytes, names: tuple[str, ...], matrix: Array, pipeline: Any) -
             hint="feature values too large for float32? scale them in the feature function",
         )
     return scores
-
-
-def _metrics(scores: Array, classes: Array, wrong: Array) -> dict[str, float]:
-    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
-    loss = -np.mean(np.where(classes == 1, np.log(clipped), np.log(1 - clipped)))
-    found = {
-        "accuracy": 1.0 - wrong.mean(),
-        "log_loss": loss,
-        "brier": np.mean((scores - classes) ** 2),
-        "positive_share": classes.mean(),
-        "score_mean": scores.mean(),
-        "held_out_rows": float(len(wrong)),
-    }
-    area = _auc(scores, classes)
-    if area is not None:
-        found["auc"] = area
-    return {name: round(float(value), 6) for name, value in found.items()}
-
-
-def _auc(scores: Array, classes: Array) -> float | None:
-    """Area under the ROC curve from ranks, ties at their mean; None where one class is missing."""
-    positive = int(classes.sum())
-    negative = len(classes) - positive
-    if not positive or not negative:
-        return None
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[classes == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))
-
-
-def _phi_of(card: ModelCard | None, name: str) -> float:
-    held = card.reference.get(name) if card else None
-    return held.phi if held else 1.0
 
 
 def _bare_card(names: tuple[str, ...]) -> ModelCard:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from mendstream.adapters.room import hardly_any
 from mendstream.contracts.errors import CouldNot, DataDirError, LogFull
 
 BUSY_TIMEOUT_MS = 5000
@@ -24,7 +27,14 @@ _UNREACHABLE = "is the server running, and are host, port, name and password in 
 def refusal(url: str, said: str) -> CouldNot:
     """The error for what the database `said`; `url` is shown, so it must hold no password."""
     said = " ".join(said.split())
+    if "disk I/O error" in said and _no_room(url):  # SQLite says so of the files beside the database
+        said = "database or disk is full"
     for word, kind, hint in _HINTS:
         if word in said:
             return kind(f"{url}: {said}", hint=hint)
     return CouldNot(f"{url}: {said}", hint="" if url.startswith("sqlite") else _UNREACHABLE)
+
+
+def _no_room(url: str) -> bool:
+    backend, _, path = url.partition(":///")
+    return backend.startswith("sqlite") and hardly_any(Path(path).parent)

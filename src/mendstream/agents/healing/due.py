@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from mendstream.agents.healing import served
+from mendstream.agents.healing.hiding import ACTIVE, behind_hold, hidden, stood_still
 from mendstream.agents.healing.params import SECOND_US
 from mendstream.agents.healing.playbooks import playbook_of, rung_of
 from mendstream.agents.healing.playbooks.base import Check, Finding, Found, Measure
@@ -13,8 +14,6 @@ from mendstream.agents.healing.turn import Turn
 from mendstream.contracts.incident import Phase
 from mendstream.contracts.records import ActionKind, AlertKind, Outcome, TaskState, VerdictKind, Vitals
 
-ACTIVE = frozenset({Phase.PLANNED, Phase.ASKED, Phase.APPROVED, Phase.EXECUTING, Phase.VERIFYING, Phase.UNDOING})
-"""Phases in which an incident holds its targets."""
 WAITING = frozenset({Phase.LOGGED, Phase.PLANNED, Phase.ASKED, Phase.ESCALATED})
 """Phases in which it may recover by itself."""
 ENDED = frozenset({Phase.RESOLVED, Phase.FAILED})
@@ -81,15 +80,14 @@ def blocked(incident: Incident, turn: Turn) -> str:
         return ""
     wanted = _keys(incident, measure.kind, draft.target)
     for other in turn.state.incidents.values():
-        if other.key != incident.key and other.phase in ACTIVE and wanted & held(other):
+        if other.key != incident.key and other.phase in ACTIVE and wanted & held(other, turn):
             return f"{other.incident_id} acts on the same target"
     return ""
 
 
-def held(incident: Incident) -> frozenset[str]:
+def held(incident: Incident, turn: Turn) -> frozenset[str]:
     """What `incident` has a hold on while it acts: nobody else may touch it."""
-    keys = [_keys(incident, act.action.kind, act.action.target) for act in incident.acts]
-    return frozenset().union(*keys)
+    return frozenset().union(*(_held(incident, act, turn) for act in incident.acts))
 
 
 def silent(incident: Incident, turn: Turn) -> bool:
@@ -120,14 +118,21 @@ def finding(incident: Incident, turn: Turn) -> Finding:
     check, watch, act = present(incident).check, incident.watch, incident.act
     if check is None or watch is None:
         return Finding(Found.WAIT, "nothing to prove", {})
-    passed = turn.now - act.done_at_us
-    worse = check.worse(incident, watch, turn) if passed >= check.settle_us else ""
+    again = check.again(incident, act, turn)
+    if again:
+        return Finding(Found.AGAIN, again, {})
+    passed, stood = turn.now - act.done_at_us, stood_still(watch, turn)
+    guarded = passed >= check.settle_us and not hidden(incident, turn)
+    worse = check.worse(incident, watch, turn) if guarded else ""
     if worse:
         return Finding(Found.WORSE, worse, {})
     found = check.proof(incident, watch, turn)
     patience = _patience(incident, check, turn)
-    if found.found is Found.WAIT and passed >= patience:
-        return Finding(Found.INEFFECTIVE, f"not proven in {patience / SECOND_US:.1f} s: {found.text}", found.data)
+    if found.found is Found.WAIT and passed - stood >= patience:
+        text = f"not proven in {patience / SECOND_US:.1f} s: {found.text}"
+        if stood:
+            text += f"; {stood / SECOND_US:.1f} s more it was hidden"
+        return Finding(Found.INEFFECTIVE, text, found.data)
     return found
 
 
@@ -196,11 +201,12 @@ def deadline(incident: Incident, turn: Turn) -> int | None:
         case Phase.EXECUTING:
             return (incident.act.executed_at_us or 0) + present(incident).answer_us
         case Phase.VERIFYING:
-            check, done = present(incident).check, incident.act.done_at_us
-            if check is None:
+            check, watch, done = present(incident).check, incident.watch, incident.act.done_at_us
+            if check is None or watch is None:
                 return None
             settled = done + check.settle_us
-            return settled if settled > turn.now else done + _patience(incident, check, turn)
+            stands = turn.params.hidden_us_max if watch.hidden_since_us else stood_still(watch, turn)
+            return settled if settled > turn.now else done + _patience(incident, check, turn) + stands
         case Phase.UNDOING:
             return incident.since_us + turn.params.undo_timeout_us
         case _:
@@ -278,9 +284,25 @@ def _keys(incident: Incident, kind: ActionKind, target: str) -> frozenset[str]:
     match kind:
         case ActionKind.RESTART:
             # A dead process is restarted whatever else goes on: no other remedy could be proven without it.
-            also = {"model"} if incident.kind == AlertKind.LATENCY_SLO_BREACH else set()
+            also = {"model", "mode"} if incident.kind == AlertKind.LATENCY_SLO_BREACH else set()
             return frozenset({f"process {target}"} | also)
         case ActionKind.SHADOW:
             return frozenset({"shadow"})
+        case ActionKind.SAFE_MODE_OFF:
+            return frozenset({"mode"})
+        case ActionKind.SAFE_MODE_ON | ActionKind.ROLLBACK | ActionKind.PROMOTE:
+            return frozenset({"model", "mode"})
         case _:
             return frozenset({target})
+
+
+def _held(incident: Incident, act: Act, turn: Turn) -> frozenset[str]:
+    """Of one act: what it wants, less what it leaves to others once it is done."""
+    kind = act.action.kind
+    keys = _keys(incident, kind, act.action.target)
+    if kind is ActionKind.RESTART and act.done_at_us and incident.kind != AlertKind.AGENT_DOWN:
+        return keys - {f"process {act.action.target}"}  # if the new process dies, that is an incident of its own
+    proving = incident.phase in (Phase.VERIFYING, Phase.UNDOING)
+    if proving and kind in (ActionKind.ROLLBACK, ActionKind.PROMOTE) and behind_hold(incident, turn):
+        return keys - {"mode"}  # its proof waits for the live arm: whoever holds SAFE_MODE has to be able to let go
+    return keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mendstream.agents.healing import served
+from mendstream.agents.healing import hiding, served
 from mendstream.agents.healing.due import WAITING
 from mendstream.agents.healing.ending import done
 from mendstream.agents.healing.log import write
@@ -54,6 +54,8 @@ def fold(turn: Turn, batch: Batch) -> None:
                 case Closing():
                     fold_closing(turn, found)
     adopt_orphans(turn)
+    for incident in turn.state.incidents.values():
+        hiding.look(turn, incident)
 
 
 def fold_change(turn: Turn, change: ConfigChange) -> None:

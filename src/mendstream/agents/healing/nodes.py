@@ -20,6 +20,7 @@ from mendstream.agents.healing.due import (
     undoing,
 )
 from mendstream.agents.healing.ending import END, cure, escalate, leave_rung, settle
+from mendstream.agents.healing.hiding import look
 from mendstream.agents.healing.log import go, write
 from mendstream.agents.healing.params import SECOND_US
 from mendstream.agents.healing.playbooks import rung_of
@@ -151,6 +152,8 @@ def verify(turn: Turn, incident: Incident) -> str:
             return END
         case Found.PROVEN:
             return _proven(turn, incident, found.text, found.data)
+        case Found.AGAIN:
+            return _again(turn, incident, found.text)
         case _:
             act.result = "FAIL"
             word = "made it worse" if found.found is Found.WORSE else "did not help"
@@ -233,6 +236,7 @@ def _done(turn: Turn, incident: Incident, text: str) -> str:
     if turn.state.vitals is not None:
         observe(incident.watch, turn.state.vitals, turn.params)
     write(turn, incident, "execution", f"{act.action.kind} done: {text}", row=log.row(act))
+    look(turn, incident)
     return "verify"
 
 
@@ -245,6 +249,20 @@ def _proven(turn: Turn, incident: Incident, text: str, data: dict[str, object]) 
     act.result = "SUCCESS"
     write(turn, incident, "verification", f"{act.action.kind} verified: {text}", data=data, row=log.row(act))
     return _next_measure(turn, incident)
+
+
+def _again(turn: Turn, incident: Incident, why: str) -> str:
+    """What the measure brought about has ended: do it anew, as an action of its own, while the rung allows it."""
+    act = incident.act
+    act.result = "FAIL"
+    write(turn, incident, "verification", f"{act.action.kind} did not last: {why}", row=log.row(act))
+    if incident.attempt >= turn.params.restart_attempts:
+        return leave_rung(turn, incident, "next", f"{act.action.kind} {incident.attempt} times in vain")
+    incident.tried.append(f"{act.action.kind} did not last")
+    incident.attempt += 1
+    incident.watch = None
+    go(turn, incident, Phase.LOGGED)
+    return "plan"
 
 
 def _next_measure(turn: Turn, incident: Incident) -> str:

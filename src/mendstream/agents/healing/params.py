@@ -51,6 +51,10 @@ class HealingParams:
     """A change that is not folded by then has failed."""
     config_tries: int = 5
     """How often a change is published when somebody else's change wins."""
+    restart_attempts: int = 4
+    """How often a rung restarts a process that dies again before that is proven: a lethal event kills up to four."""
+    hidden_us_max: int = 60 * SECOND_US
+    """How long the time-out of a proof may stand still while another incident hides what the proof looks at."""
     actions_per_hour: int = 30
     """Budget over all incidents; beyond it a person is asked. Undos are free."""
     symptom_us: int = 3 * SECOND_US

@@ -89,6 +89,12 @@ def observe(watch: Watch, vitals: Vitals, params: HealingParams) -> None:
             _open(watch, vitals, now)
 
 
+def reopen(watch: Watch, vitals: Vitals) -> None:
+    """Start the window anew, if there is one: what it has so far is not evidence of one kind."""
+    if watch.visible_us:
+        _open(watch, vitals, watched(watch, vitals))
+
+
 def _open(watch: Watch, vitals: Vitals, base: dict[str, Tally]) -> None:
     watch.since_us = watch.served_us = until(vitals)
     watch.base = base

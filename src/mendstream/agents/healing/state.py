@@ -83,6 +83,10 @@ class Watch(msgspec.Struct, kw_only=True):
     """Totals of the serving arms at its start."""
     turns: dict[str, int] = {}
     """Committed turns of `tasks` at its start."""
+    hidden_since_us: int = 0
+    """Since when another incident hides what it looks at; 0: none does."""
+    hidden_us: int = 0
+    """How long one did, before."""
 
 
 class Handshake(msgspec.Struct, kw_only=True):

@@ -73,6 +73,7 @@ ACCURACY = Playbook(
                         watch=watches.changed, proof=proofs.right, worse=proofs.more_wrong,
                         settle_us=SECOND_US, timeout_us=20 * SECOND_US,
                     ),
+                    joins=True,  # who holds it against a slow model lets go as soon as the model is fast, bad or not
                 ),
             ),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mendstream.agents.healing.params import SECOND_US
 from mendstream.agents.healing.playbooks import proofs, watches
 from mendstream.agents.healing.playbooks.base import Check, Draft, Measure, Playbook, Rung
-from mendstream.agents.healing.state import Incident, Watch
+from mendstream.agents.healing.state import Act, Incident, Watch
 from mendstream.agents.healing.turn import Turn
 from mendstream.contracts.records import ActionKind, AlertKind, TaskState
 
@@ -42,6 +42,14 @@ def _still_down(incident: Incident, turn: Turn) -> bool:
     return not mine or not all(task.generation > generation and task.state is TaskState.OK for task in mine)
 
 
+def _died_again(incident: Incident, act: Act, turn: Turn) -> str:
+    """News of the end of a later generation than the one that `act` replaced."""
+    ended, replaced = incident.alert.evidence.get("generation"), (act.approved or act.action).params.get("generation")
+    if not isinstance(ended, int) or not isinstance(replaced, int) or ended <= replaced:
+        return ""
+    return f"generation {ended} is down too" if incident.alert.alert_id in incident.firing else ""
+
+
 def _recovers(incident: Incident, turn: Turn) -> Watch:
     generation = generation_of(incident, turn)
     return Watch(processes={process_of(incident): -1 if generation is None else generation}, tasks=incident.tasks)
@@ -69,10 +77,11 @@ AGENT_DOWN = Playbook(
                     propose=_restart,
                     ready=_still_down,
                     check=Check(
-                        watch=watches.restarted, proof=proofs.alive, settle_us=2 * SECOND_US, timeout_us=15 * SECOND_US
+                        watch=watches.restarted, proof=proofs.alive, again=_died_again,
+                        settle_us=2 * SECOND_US, timeout_us=15 * SECOND_US,
                     ),
                 ),
             ),
         ),
     ),
-)
+)  # fmt: skip

@@ -23,6 +23,7 @@ class Found(StrEnum):
     PROVEN = "proven"
     WORSE = "worse"
     INEFFECTIVE = "ineffective"
+    AGAIN = "again"  # what it brought about has ended: to be done anew
 
 
 class Finding(NamedTuple):
@@ -49,6 +50,10 @@ def never_worse(incident: Incident, watch: Watch, turn: Turn) -> str:
     return ""
 
 
+def lasting(incident: Incident, act: Act, turn: Turn) -> str:
+    return ""
+
+
 def no_targets(incident: Incident, turn: Turn) -> tuple[str, ...]:
     return ()
 
@@ -62,6 +67,8 @@ class Check:
     proof: Proof
     worse: Callable[[Incident, Watch, Turn], str] = never_worse
     """The guard metric: why things are worse than before, or an empty string."""
+    again: Callable[[Incident, Act, Turn], str] = lasting
+    """Why what the measure brought about has ended, so that it is to be done anew, or an empty string."""
     settle_us: int = SECOND_US
     """The guard looks only after this long."""
     timeout_us: int

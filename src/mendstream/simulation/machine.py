@@ -1,0 +1,482 @@
+"""The simulated machine: its clock, its log, its processes, and the restarter that the real supervision commands.
+
+What runs on it is the product's own code: Work in each process, Supervision in the supervisor.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from greenlet import GreenletExit
+
+from mendstream.contracts.errors import MendstreamError
+from mendstream.contracts.ports import Bus, Ended, Mark, Sink, Source, Started, StepMarks
+from mendstream.contracts.topics import Stream, Topic, Wing
+from mendstream.runtime.exits import BUG, exit_code
+from mendstream.runtime.roster import Place, places
+from mendstream.runtime.supervision import Supervision
+from mendstream.runtime.work import Work
+from mendstream.runtime.world import CardShelf, Loader
+from mendstream.settings import Settings
+from mendstream.simulation.bus import Fate, SimBus
+from mendstream.simulation.data import SimSource, Tape, stock
+from mendstream.simulation.dice import Dice
+from mendstream.simulation.kernel import Kernel, Strand
+from mendstream.simulation.log import SimLog, Writer
+from mendstream.simulation.models import ModelShelf, SimCatalogue, SimLearner, SimModels
+
+KILLED = -9
+SUPERVISOR = "supervisor-0"
+COMMANDS = Stream(Topic.COMMANDS, 0)
+
+
+@dataclass
+class Habits:
+    """How fast and how badly the machine works; a seed draws them, and faults turn them for a while."""
+
+    latency_us: tuple[int, int] = (30, 400)
+    """Of half a call to the log."""
+    start_us: tuple[int, int] = (150_000, 900_000)
+    """From the order to start a process to its first code."""
+    score_us: int = 800
+    """A call of the model."""
+    load_us: int = 60_000
+    """Fetching a model."""
+    train_us: int = 600_000
+    slow_disk: float = 1.0
+    """Times as slow is the log."""
+    fates: dict[str, tuple[Fate, float, int]] = field(default_factory=dict)
+    """process -> (what becomes of its commits, with which chance, delay of a late one in microseconds)"""
+
+
+@dataclass
+class Crash:
+    """Code that failed as only a bug can."""
+
+    process: str
+    at_us: int
+    error: BaseException
+
+    def __str__(self) -> str:
+        return "".join(traceback.format_exception(self.error)).strip()
+
+
+class SimClock:
+    """The machine's clock: real time plus what was done to it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.offset_us = 0
+
+    def now_us(self) -> int:
+        return self._kernel.now_us + self.offset_us
+
+
+class SimMarks:
+    """`contracts.ports.StepMarks`, in memory that outlives the process."""
+
+    def __init__(self) -> None:
+        self._mark: Mark | None = None
+
+    def left(self) -> Mark | None:
+        return self._mark
+
+    def begin(self, position: int, rows: int, attempts: int) -> None:
+        self._mark = Mark(position, rows, attempts)
+
+    def end(self) -> None:
+        self._mark = None
+
+
+class Bell:
+    """`contracts.ports.Bell`. It remembers that it rang."""
+
+    def __init__(self, process: SimProcess, streams: Sequence[Stream]) -> None:
+        self._process = process
+        self._rung = False
+        self._waiting: Strand | None = None
+        self._end = process.machine.log.listen(streams, self.ring)
+
+    def wait(self, timeout_s: float) -> bool:
+        if not self._rung:
+            self._waiting = self._process.strand()
+            try:
+                self._waiting.park(round(timeout_s * 1e6))
+            finally:
+                self._waiting = None
+        rung, self._rung = self._rung, False
+        return rung
+
+    def ring(self) -> None:
+        self._rung = True
+        if self._waiting is not None:
+            self._waiting.wake()
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        self._end()
+
+
+class SimProcess:
+    """One life of one process: its strands, and the bus's host."""
+
+    def __init__(self, machine: Machine, name: str, generation: int, pid: int) -> None:
+        self.machine = machine
+        self.name = name
+        self.pid = pid
+        self.writer = Writer(name, generation)
+        self.dead = False
+        self.frozen = False
+        self.work: Work | None = None
+        self.stopping = False
+        self.tag = ""
+        """What the present commit is about, for faults that wait for just that."""
+        self._strands: list[Strand] = []
+
+    def __str__(self) -> str:
+        return f"{self.name} (generation {self.writer.generation})"
+
+    def spawn(self, body: Callable[[], None], ended: Callable[[BaseException | None], None]) -> Strand:
+        strand = self.machine.kernel.strand(body, ended)
+        strand.held = self.frozen
+        self._strands.append(strand)
+        return strand
+
+    def strand(self) -> Strand:
+        """The one that runs now."""
+        self.alive()
+        current = self.machine.kernel.current
+        assert current is not None, "nothing of a process can wait outside its strands"
+        return current
+
+    @property
+    def main(self) -> Strand:
+        return self._strands[0]
+
+    def freeze(self) -> None:
+        self.frozen = True
+        for strand in self._strands:
+            strand.hold()
+
+    def thaw(self) -> None:
+        self.frozen = False
+        for strand in self._strands:
+            strand.release()
+
+    def end(self) -> None:
+        """Nothing of it runs or reaches the world from now on."""
+        self.dead = True
+        for strand in self._strands:
+            strand.kill()
+
+    # --- bus.Host ----------------------------------------------------------------------------------------------------
+
+    def alive(self) -> None:
+        if self.dead:
+            raise GreenletExit
+
+    def pass_time(self, us: int) -> None:
+        self.strand().sleep(us)
+        self.alive()
+
+    def latency_us(self) -> int:
+        habits = self.machine.habits
+        return round(self.machine.dice.of(f"latency {self.name}").uniform(*habits.latency_us) * habits.slow_disk)
+
+    def fate(self) -> tuple[Fate, int]:
+        fate, chance, delay_us = self.machine.habits.fates.get(self.name, (Fate.DONE, 0.0, 0))
+        if fate is Fate.DONE or self.machine.dice.of(f"fate {self.name}").random() >= chance:
+            return Fate.DONE, 0
+        self.machine.count(f"commit {fate.value}")
+        return fate, delay_us
+
+    def later(self, us: int, call: Callable[[], None]) -> None:
+        self.machine.kernel.after(us, call)
+
+    def bell(self, streams: Sequence[Stream]) -> Bell:
+        self.alive()
+        return Bell(self, streams)
+
+
+class SimWorld:
+    """`runtime.world.World` of one simulated process."""
+
+    def __init__(self, process: SimProcess) -> None:
+        self._process = process
+        self._machine = process.machine
+        self.clock = process.machine.clock
+        self.pid = process.pid
+        self._catalogue = SimCatalogue(process.machine.shelf)
+
+    @property
+    def cards(self) -> CardShelf:
+        return self._catalogue
+
+    def bus(self, wing: Wing) -> Bus:
+        return SimBus(self._machine.log, wing, self._process)
+
+    def models(self) -> Loader:
+        return SimModels(self._catalogue, self._scored)
+
+    def _scored(self, rows: int, version: str) -> float:
+        us = self._machine.habits.score_us
+        self._process.pass_time(us)
+        return us / 1e6
+
+    def marks(self, agent: str, partition: int) -> StepMarks:
+        return self._machine.marks.setdefault((agent, partition), SimMarks())
+
+    def source(self, regime: Callable[[], str]) -> Source:
+        machine = self._machine
+        return SimSource(machine.tape, lambda: ",".join([regime(), *machine.regimes]), self.clock)
+
+    def sink(self, role: str, bus: Bus) -> Sink:
+        if role == "recorder":
+            return self._machine.recorder(bus)
+        from mendstream.adapters.models.trainer import Trainer
+
+        took = self._machine.habits.train_us
+        return Trainer(
+            bus,
+            self._catalogue,
+            SimLearner(lambda rows: self._process.pass_time(took)),
+            self.clock,
+            partitions=self._machine.settings.run.partitions,
+            stopwatch=self.stopwatch,
+        )
+
+    def stopwatch(self) -> float:
+        return self._machine.kernel.now_us / 1e6
+
+    def sleep(self, seconds: float) -> None:
+        self._process.pass_time(round(seconds * 1e6))
+
+    def memory_mb(self) -> float:
+        return 50.0
+
+    def beat(self) -> None:
+        self._machine.beats[self._process.name] = self.clock.now_us()
+
+    def assigned(self) -> Sequence[int] | None:
+        return self._machine.assignment.get(self._process.name)
+
+    def aside(self, name: str, work: Callable[[], None]) -> Callable[[], bool]:
+        process = self._process
+
+        def body() -> None:
+            process.pass_time(self._machine.habits.load_us)
+            work()
+
+        strand = process.spawn(body, lambda error: process.machine.failed(process, error))
+        return lambda: not strand.dead
+
+    def every(self, name: str, seconds: float, work: Callable[[], None]) -> Callable[[], None]:
+        process = self._process
+
+        def body() -> None:
+            while True:
+                process.pass_time(round(seconds * 1e6))
+                work()
+
+        return process.spawn(body, lambda error: process.machine.failed(process, error)).kill
+
+
+class Machine:
+    """Use: `start()`, let the kernel run, hurt it. `habits` and `regimes` are what faults turn."""
+
+    def __init__(
+        self, kernel: Kernel, dice: Dice, settings: Settings, tape: Tape, recorder: Callable[[Bus], Sink]
+    ) -> None:
+        self.kernel = kernel
+        self.dice = dice
+        self.settings = settings
+        self.tape = tape
+        self.recorder = recorder
+        self.clock = SimClock(kernel)
+        self.log = SimLog(self.clock.now_us, synced=settings.bus.durability == "power")
+        self.shelf = ModelShelf()
+        stock(self.shelf)
+        self.habits = Habits()
+        self.regimes: list[str] = []
+        self.marks: dict[tuple[str, int], SimMarks] = {}
+        self.beats: dict[str, int] = {}
+        self.assignment: Mapping[str, Sequence[int]] = {}
+        self.processes: dict[str, SimProcess] = {}
+        self.generations: dict[str, int] = {}
+        self.failures: dict[str, tuple[str, str]] = {}
+        self.crashes: list[Crash] = []
+        self.house_failure: MendstreamError | None = None
+        self.counted: dict[str, int] = {}
+        self._ended: list[Ended] = []
+        self._pids = 100
+        self._waiting: Strand | None = None
+
+    def count(self, what: str) -> None:
+        """One more of what has to happen sometimes."""
+        self.counted[what] = self.counted.get(what, 0) + 1
+
+    # --- the house ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the supervisor; it starts everybody else."""
+        self.house_failure = None
+        self._ended.clear()
+        process = self._new(SUPERVISOR, self.generations.get(SUPERVISOR, 0) + 1)
+        process.spawn(lambda: self._supervise(process), lambda error: self._supervisor_ended(process, error))
+
+    def _supervise(self, process: SimProcess) -> None:
+        run = self.settings.run
+        bus = SimBus(self.log, Wing.CONTROL, process)
+        bell = process.bell([COMMANDS])
+        supervision = Supervision(
+            bus=bus, clock=self.clock, restarter=SimRestarter(self, process, bell), notices=SimNotices(self),
+            places=places(fuse=run.fuse, partitions=run.partitions, replicas=run.replicas,
+                          trainer=self.settings.models.trainer == "resident"),
+            partitions=run.partitions,
+        )  # fmt: skip
+        supervision.start()
+        while supervision.failure is None:
+            supervision.step()
+        self.house_failure = supervision.failure
+
+    def _supervisor_ended(self, process: SimProcess, error: BaseException | None) -> None:
+        if isinstance(error, MendstreamError):
+            self.house_failure = error
+        elif error is not None:
+            self.crashes.append(Crash(process.name, self.kernel.now_us, error))
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill the supervisor; everybody dies with it."""
+        for process in list(self.processes.values()):
+            process.end()
+        self.processes.clear()
+
+    @property
+    def up(self) -> bool:
+        return SUPERVISOR in self.processes
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def _new(self, name: str, generation: int) -> SimProcess:
+        self._pids += 1
+        self.generations[name] = max(self.generations.get(name, 0), generation)
+        process = self.processes[name] = SimProcess(self, name, generation, self._pids)
+        return process
+
+    def launch(self, name: str, generation: int) -> SimProcess:
+        """Start a process of the house; under which generation is the caller's affair."""
+        process = self._new(name, generation)
+        role, _, replica = name.rpartition("-")
+        place = Place(role, int(replica))
+
+        def body() -> None:
+            process.pass_time(round(self.dice.of(f"start {name}").uniform(*self.habits.start_us)))
+            process.work = Work(self.settings, place, SimWorld(process), generation, lambda *_: None)
+            process.work.open()
+            while not process.stopping:
+                process.work.turn()
+            process.work.close()
+
+        process.spawn(body, lambda error: self._process_ended(process, error))
+        return process
+
+    def failed(self, process: SimProcess, error: BaseException | None) -> None:
+        """A strand beside the turns has ended; only a bug ends one with an error."""
+        if error is not None:
+            self.crashes.append(Crash(process.name, self.kernel.now_us, error))
+
+    def _process_ended(self, process: SimProcess, error: BaseException | None) -> None:
+        code = exit_code(error)
+        if code == BUG and error is not None:
+            self.crashes.append(Crash(process.name, self.kernel.now_us, error))
+        elif isinstance(error, MendstreamError):
+            self.failures[process.name] = (str(error), error.hint)
+        self._over(process, code)
+
+    def kill(self, name: str) -> bool:
+        """SIGKILL; False if there is nobody."""
+        process = self.processes.get(name)
+        if process is None:
+            return False
+        if name == SUPERVISOR:
+            self.stop()
+        else:
+            self._over(process, KILLED)
+        return True
+
+    def _over(self, process: SimProcess, code: int) -> None:
+        process.end()
+        if self.processes.get(process.name) is process:
+            del self.processes[process.name]
+            self._ended.append(Ended(process.name, process.writer.generation, process.pid, code))
+            if self._waiting is not None:
+                self._waiting.wake()
+
+    # --- for the restarter -------------------------------------------------------------------------------------------
+
+    def ends(self, process: SimProcess, bell: Bell, timeout_s: float) -> list[Ended]:
+        if not self._ended:
+            self._waiting = process.strand()
+            try:
+                bell.wait(timeout_s)
+            finally:
+                self._waiting = None
+        found, self._ended = self._ended, []
+        return found
+
+
+class SimRestarter:
+    """`contracts.ports.Restarter`."""
+
+    def __init__(self, machine: Machine, owner: SimProcess, bell: Bell) -> None:
+        self._machine = machine
+        self._owner = owner
+        self._bell = bell
+
+    def start(self, process: str) -> Started:
+        self._owner.alive()
+        generation = self._machine.generations.get(process, 0) + 1
+        return Started(generation, self._machine.launch(process, generation).pid)
+
+    def stop(self, process: str) -> None:
+        self._owner.alive()
+        held = self._machine.processes.get(process)
+        if held is not None:
+            held.stopping = True
+            if held.work is not None:
+                held.work.ring()
+
+    def kill(self, process: str) -> None:
+        self._owner.alive()
+        self._machine.kill(process)
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        return self._machine.ends(self._owner, self._bell, timeout_s)
+
+    def beat_us(self, process: str) -> int:
+        return self._machine.beats.get(process, 0)
+
+    def failure(self, process: str) -> tuple[str, str] | None:
+        return self._machine.failures.pop(process, None)
+
+    def close(self) -> None:
+        self._machine.stop()
+
+
+class SimNotices:
+    """`runtime.supervision.Notices`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def assignment(self, partitions: Mapping[str, Sequence[int]]) -> None:
+        self._machine.assignment = {name: list(held) for name, held in partitions.items()}
+
+    def processes(self, shown: Mapping[str, Mapping[str, Any]]) -> None:
+        """Nobody asks for the status of a simulated house."""

@@ -1,0 +1,111 @@
+"""The operators of a simulated house: they start it again, answer what waits for a person, and close what nobody heals.
+
+How fast, and whether at all, a plan says. When the faults have stopped they are quick and there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mendstream.contracts.errors import LogFull
+from mendstream.contracts.incident import Phase
+from mendstream.contracts.ports import Out
+from mendstream.contracts.records import Closing, Proposal, Record, Verdict, VerdictKind, encode_block
+from mendstream.contracts.topics import Stream, Topic
+from mendstream.simulation.log import Writer
+from mendstream.simulation.machine import Machine
+from mendstream.simulation.story import Story
+
+DECISIONS = Stream(Topic.POLICY_DECISIONS, 0)
+_LOOK_US = 500_000
+_GOOD_FOR_US = 300_000_000
+_ME = Writer("people", 1)
+
+
+@dataclass
+class Manners:
+    answer_us: int = 1_500_000
+    """How long a question waits for its answer."""
+    yes: float = 0.8
+    """Chance of an approval."""
+    away: bool = False
+    """Nobody answers, nobody closes; the house is started again all the same."""
+    restart_us: int = 2_000_000
+    """How long a house that is down stays so."""
+
+
+class People:
+    def __init__(self, machine: Machine, story: Story, manners: Manners) -> None:
+        self.manners = manners
+        self._machine = machine
+        self._story = story
+        self._answered: set[str] = set()
+        self._asked_at: dict[str, int] = {}
+        self._down_since: int | None = None
+        self._count = 0
+
+    def start(self) -> None:
+        self._machine.kernel.after(_LOOK_US, self._look)
+
+    def _look(self) -> None:
+        self._machine.kernel.after(_LOOK_US, self._look)
+        now = self._machine.kernel.now_us
+        self._mind_the_house(now)
+        if self.manners.away or not self._machine.up:
+            return
+        for case in self._story.open_cases():
+            step = case.last
+            since = self._asked_at.setdefault(step.id, now)
+            if now - since < self.manners.answer_us or step.id in self._answered:
+                continue
+            if step.phase == Phase.ASKED:
+                self._answered.add(step.id)
+                self._answer(step.incident.incident_id)
+            elif step.phase == Phase.ESCALATED:
+                self._answered.add(step.id)
+                self._publish(
+                    Closing(
+                        id=self._id(), incident_id=step.incident.incident_id, actor="operator",
+                        reason="looked at it", at_us=self._machine.clock.now_us(),
+                    )
+                )  # fmt: skip
+
+    def _mind_the_house(self, now: int) -> None:
+        if self._machine.up:
+            self._down_since = None
+            return
+        if self._down_since is None:
+            self._down_since = now
+        elif now - self._down_since >= self.manners.restart_us:
+            self._down_since = None
+            self._machine.log.full = False  # whoever starts a house makes room first
+            self._machine.start()
+
+    def _answer(self, incident_id: str) -> None:
+        proposals = [p for p in self._story.proposals.values() if p.incident_id == incident_id and not p.is_undo]
+        if not proposals:
+            return
+        proposal = proposals[-1]
+        asked = next((v for v in reversed(self._story.verdicts) if v.proposal_id == proposal.id), None)
+        yes = self._machine.dice.of("people").random() < self.manners.yes
+        self._publish(self._verdict(proposal, asked, VerdictKind.APPROVED if yes else VerdictKind.DENIED))
+
+    def _verdict(self, proposal: Proposal, asked: Verdict | None, kind: VerdictKind) -> Verdict:
+        now = self._machine.clock.now_us()
+        return Verdict(
+            id=self._id(), proposal_id=proposal.id, incident_id=proposal.incident_id, action_id=proposal.action.id,
+            verdict=kind, action=asked.action if asked else proposal.action,
+            plan_hash=asked.plan_hash if asked else proposal.plan_hash, policies=asked.policies if asked else (),
+            reason="a person said so", facts=asked.facts if asked else {}, actor="operator", at_us=now,
+            expires_at_us=now + _GOOD_FOR_US,
+        )  # fmt: skip
+
+    def _publish(self, record: Record) -> None:
+        try:
+            self._machine.log.publish([Out(DECISIONS, encode_block([record]), 1)], _ME)
+        except LogFull:
+            return  # their command line says so; they try again at the next look
+
+    def _id(self) -> str:
+        self._count += 1
+        return f"{self._machine.log.incarnation}/people/0/{self._count}"

@@ -1,0 +1,256 @@
+"""One run of one plan: the house is started, hurt, left alone, and looked at all the while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import msgspec
+
+from mendstream.chaos.plan import Injection, Plan
+from mendstream.contracts.agent import TaskId
+from mendstream.contracts.errors import UsageError
+from mendstream.contracts.ports import Bus, Out, Sink, TaskCommit
+from mendstream.contracts.records import ConfigChange, encode_block
+from mendstream.contracts.topics import CONFIG, Stream, Topic
+from mendstream.runtime.roster import places
+from mendstream.settings import Settings, load
+from mendstream.simulation.data import Tape
+from mendstream.simulation.dice import Dice
+from mendstream.simulation.faults import FAULT_OF
+from mendstream.simulation.invariants import INVARIANTS, Invariant
+from mendstream.simulation.kernel import Kernel
+from mendstream.simulation.log import Append, Writer
+from mendstream.simulation.machine import Habits, Machine
+from mendstream.simulation.models import SimCatalogue
+from mendstream.simulation.people import Manners, People
+from mendstream.simulation.story import Story, Violation
+
+START_US = 1_800_000_000_000_000
+TICK_US = 250_000
+WARM_US = 3_000_000
+"""The first fault comes no earlier after the start: the house is up and serves."""
+WELL_WITHIN_US = 90_000_000
+"""Once the faults have stopped, the house has to be well within this time."""
+WELL_FOR_US = 1_000_000
+DRAIN_US = 10_000_000
+"""How long what has happened may take to be decided, in a house that is well."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run told."""
+
+    plan: Plan
+    violations: tuple[Violation, ...]
+    digest: str
+    events: int
+    """Of the kernel."""
+    simulated_s: float
+    cpu_s: float
+    counted: dict[str, int]
+    tail: tuple[str, ...] = ()
+
+
+@dataclass
+class Run:
+    """A house in the middle of a plan. `invariants`: what looks at it."""
+
+    plan: Plan
+    invariants: Sequence[type[Invariant]] = INVARIANTS
+    log_everything: Callable[[str], None] | None = None
+    _held: list[Injection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.kernel = Kernel(START_US)
+        self.story = Story(START_US)
+        settings = settings_of(tuple(sorted(plan.settings.items(), key=str)))
+        tape = Tape(plan.seed, START_US + 500_000, rate=settings.ingestion.rate)
+        self.machine = Machine(self.kernel, Dice(plan.seed), settings, tape, _no_recorder)
+        self.machine.habits = msgspec.convert(plan.habits, Habits)
+        self.people = People(self.machine, self.story, msgspec.convert(plan.people, Manners))
+        self.watching = [kind(self.machine, self.story) for kind in self.invariants]
+        self.machine.log.watchers += [self.story, self]
+
+    # --- a watcher of the log ----------------------------------------------------------------------------------------
+
+    def appended(self, append: Append) -> None:
+        for invariant in self.watching:
+            invariant.appended(append)
+
+    def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
+        for invariant in self.watching:
+            invariant.committed(commit, process, generation)
+
+    def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None:
+        for invariant in self.watching:
+            invariant.claimed(task, epoch, process, generation)
+
+    # --- the two phases ----------------------------------------------------------------------------------------------
+
+    def __call__(self) -> Outcome:
+        started = time.process_time()
+        self._first_config()
+        self.machine.start()
+        self.people.start()
+        for injection in self.plan.injections:
+            self._plan(injection)
+        self._go(WARM_US + self.plan.chaos_ms * 1000)
+        self._stop_faults()
+        self._become_well()
+        self._run_dry()
+        if not self.story.violations:
+            for invariant in self.watching:
+                invariant.end()
+        return Outcome(
+            plan=self.plan,
+            violations=tuple(self.story.violations),
+            digest=self.story.digest.hexdigest(),
+            events=self.kernel.events,
+            simulated_s=(self.kernel.now_us - START_US) / 1e6,
+            cpu_s=time.process_time() - started,
+            counted=dict(self.machine.counted),
+            tail=tuple(self.story.tail),
+        )
+
+    def _first_config(self) -> None:
+        card = SimCatalogue(self.machine.shelf).fetch("v1")
+        change = ConfigChange(
+            id="sim.0/init/0/1", base_version=0, actor="init", reason="first start", at_us=START_US,
+            changes={"model_version": card.version, "model_digest": card.digest},
+        )  # fmt: skip
+        self.machine.log.publish([Out(CONFIG, encode_block([change]), 1)], Writer("init", 1))
+
+    def _go(self, us: int) -> None:
+        """Let time pass; invariants look at every tick, and a broken one ends it."""
+        until = self.kernel.now_us + us
+        while self.kernel.now_us < until and not self.story.violations:
+            self.kernel.run(min(until, self.kernel.now_us + TICK_US))
+            for invariant in self.watching:
+                invariant.tick()
+
+    def _become_well(self) -> None:
+        since, began = None, self.kernel.now_us
+        while not self.story.violations:
+            now = self.kernel.now_us
+            why = self._ill()
+            since = None if why else since or now
+            if since is not None and now - since >= WELL_FOR_US:
+                return
+            if now - began > WELL_WITHIN_US:
+                self.story.broken("the house becomes well", f"{WELL_WITHIN_US // 1_000_000} s after the faults: {why}")
+                return
+            self._go(TICK_US)
+
+    def _run_dry(self) -> None:
+        """The stream ends; everything that has happened has to be decided."""
+        tape = self.machine.tape
+        tape.last = tape.due(self.machine.clock.now_us())
+        until = self.kernel.now_us + DRAIN_US
+        while not self.story.violations and self.kernel.now_us < until and self._undecided():
+            self._go(TICK_US)
+
+    # --- how the house is --------------------------------------------------------------------------------------------
+
+    def _ill(self) -> str:
+        """Why it is not well yet, or an empty string."""
+        machine, run = self.machine, self.machine.settings.run
+        if not machine.up:
+            return "it does not run"
+        roster = places(fuse=run.fuse, partitions=run.partitions, replicas=run.replicas, trainer=False)
+        missing = {place.process for place in roster} - set(machine.processes)
+        if missing:
+            return f"{', '.join(sorted(missing))} not running"
+        cases = [case.last.incident.incident_id for case in self.story.open_cases()]
+        if cases:
+            return f"incidents {', '.join(cases)} are open"
+        if self.story.config.safe_mode:
+            return f"SAFE_MODE is held by {self.story.config.safe_mode}"
+        if self.story.alerts:
+            return f"alerts {', '.join(sorted(self.story.alerts))} fire"
+        return self._undecided(slack=200)
+
+    def _undecided(self, slack: int = 0) -> str:
+        """What of the stream is still on its way, if it is more than `slack` rows."""
+        log, partitions = self.machine.log, self.machine.settings.run.partitions
+        ingestion = log.task(TaskId("ingestion", 0))
+        read = 0 if ingestion is None else ingestion.positions.get(Stream(Topic.SOURCE, 0), 0)
+        waiting = self.machine.tape.due(self.machine.clock.now_us()) - read
+        for stage, topic in (("feature", Topic.RAW_EVENTS), ("model", Topic.FEATURES), ("decision", Topic.PREDICTIONS)):
+            for p in range(partitions):
+                task, stream = log.task(TaskId(stage, p)), Stream(topic, p)
+                waiting += log.bounds(stream)[1] - (0 if task is None else task.positions.get(stream, 0))
+        return f"{waiting} rows are on their way" if waiting > slack else ""
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+
+    def _plan(self, injection: Injection) -> None:
+        if injection.fault not in FAULT_OF:
+            raise UsageError(f"there is no fault {injection.fault!r}", hint=f"faults: {', '.join(FAULT_OF)}")
+        self.kernel.at(START_US + WARM_US + injection.at_ms * 1000, lambda: self._put(injection))
+
+    def _put(self, injection: Injection) -> None:
+        fault = FAULT_OF[injection.fault]
+        self.story.hurt(injection, True, self.kernel.now_us)
+        self.machine.count(f"fault {fault.name}")
+        fault.put(self.machine, {**fault.params, **injection.params})
+        if fault.take is None:
+            self.story.hurt(injection, False, self.kernel.now_us)
+            return
+        self._held.append(injection)
+        if injection.for_ms is not None:
+            self.kernel.after(injection.for_ms * 1000, lambda: self._take(injection))
+
+    def _take(self, injection: Injection) -> None:
+        fault = FAULT_OF[injection.fault]
+        if injection not in self._held or fault.take is None:
+            return
+        self._held.remove(injection)
+        fault.take(self.machine, {**fault.params, **injection.params})
+        self.story.hurt(injection, False, self.kernel.now_us)
+
+    def _stop_faults(self) -> None:
+        for injection in list(self._held):
+            self._take(injection)
+        self.people.manners = Manners()
+        self.story.calm_since_us = self.kernel.now_us
+
+
+@cache
+def settings_of(over: tuple[tuple[str, object], ...]) -> Settings:
+    """The settings of a simulated house, `over` them."""
+    return load(
+        env={},
+        dotenv=None,
+        overrides={
+            "pipeline": "mendstream.simulation.data:pumps",
+            "bus.durability": "process",
+            "ingestion.rate": 60.0,
+            "ingestion.linger_ms": 100.0,
+            "monitoring.season_s": 2.0,
+            "monitoring.season_events": 256,
+            "healing.proof_events": 60,
+            "healing.proof_labels": 40,
+            "metrics.enabled": False,
+            "chaos.enabled": True,
+            **dict(over),
+        },
+    ).settings
+
+
+class _NoRecorder:
+    name = "recorder"
+    reads: tuple[Stream, ...] = (Stream(Topic.INCIDENT_LOG, 0),)
+
+    def pump(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _no_recorder(bus: Bus) -> Sink:
+    return _NoRecorder()
