@@ -39,10 +39,12 @@ def hardly_any(root: Path) -> bool:
 
 def overwrite(path: Path, content: bytes, size: int) -> None:
     """Put `content`, filled up with spaces to `size`, where what was there before was: that takes no more room."""
+    filled, done = content.ljust(size), 0
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
-        os.pwrite(fd, content.ljust(size), 0)
-        os.ftruncate(fd, max(size, len(content)))
+        while done < len(filled):
+            done += os.pwrite(fd, filled[done:], done)
+        os.ftruncate(fd, done)
     finally:
         os.close(fd)
 

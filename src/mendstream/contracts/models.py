@@ -104,6 +104,12 @@ class Trained(NamedTuple):
 class Learner(Protocol):
     """Makes a model of labelled rows, oldest first; the last fifth of them is held out to measure it on."""
 
+    def prepare(self) -> None:
+        """A fit will follow: what takes time beforehand may begin. Raises ModelError."""
+
+    def rest(self) -> None:
+        """Nothing will follow for a while."""
+
     def fit(
         self, matrix: Array, labels: Array, features: Sequence[str], seed: int, *, live: ModelCard | None = None
     ) -> Trained:

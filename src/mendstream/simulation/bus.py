@@ -21,8 +21,10 @@ class Fate(Enum):
 
     DONE = "done"
     LOST = "lost"  # never arrives, and nobody says so
-    LATE = "late"  # arrives when the sender has given up waiting, perhaps is dead
+    LATE = "late"  # arrives when the sender has given up waiting
+    ORPHANED = "orphaned"  # arrives when the sender has been dead for a while
     UNHEARD = "unheard"  # done, but the answer is lost
+    REFUSED = "refused"  # the disk answers with an error
 
 
 class Host(Protocol):
@@ -38,6 +40,16 @@ class Host(Protocol):
         """Of the next commit; the delay of a late one in microseconds."""
 
     def alive(self) -> None: ...
+    def reach(self, wing: Wing | None = None) -> None:
+        """Returns once the log can be reached; with `wing`, once its write lock is free too."""
+
+    def twice(self) -> bool:
+        """Whether what is published outside a turn arrives twice."""
+
+    def passing(self, stage: str, commits: Sequence[TaskCommit]) -> None:
+        """A commit comes by: `sent`, `done` (in the log), `heard` (the sender knows)."""
+
+    def die(self) -> None: ...
     def later(self, us: int, call: Callable[[], None]) -> None:
         """Whether or not the process lives then."""
 
@@ -64,36 +76,45 @@ class SimBus:
         return self._log.incarnation
 
     def bounds(self, stream: Stream) -> tuple[Position, Position]:
-        self._host.alive()
+        self._host.reach()
         return self._log.bounds(stream)
 
     def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
-        self._host.alive()
+        self._host.reach()
         return self._log.read(stream, position, max_rows=max_rows, max_bytes=max_bytes)
 
     def position(self, task: TaskId, stream: Stream) -> Position | None:
-        self._host.alive()
+        self._host.reach()
         held = self._log.task(task)
         return None if held is None else held.positions.get(stream)
 
     def claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
         self._host.pass_time(self._host.latency_us())
+        self._host.reach(self._wing)
         claim = self._log.claim(task, inputs, self._host.writer)
         self._host.pass_time(self._host.latency_us())
         return claim
 
     def commit(self, commits: Sequence[TaskCommit]) -> Mapping[Stream, Position]:
         self._of_this_wing([out for commit in commits for out in commit.outputs])
+        self._host.passing("sent", commits)
         self._host.pass_time(self._host.latency_us())
+        self._host.reach(self._wing)
         fate, delay_us = self._host.fate()
-        if fate in (Fate.LOST, Fate.LATE):
-            if fate is Fate.LATE:
+        if fate in (Fate.LOST, Fate.LATE, Fate.ORPHANED):
+            if fate is not Fate.LOST:
                 writer = self._host.writer
                 self._host.later(delay_us, lambda: self._arrive(commits, writer))
+            if fate is Fate.ORPHANED:
+                self._host.die()
             self._host.pass_time(UNKNOWN_AFTER_US)
             raise CommitUnknown("the log did not answer a commit")
+        if fate is Fate.REFUSED:
+            raise CouldNot("the log refused a write: input/output error", hint="look at the disk")
         ends = self._log.commit(commits, self._host.writer)
+        self._host.passing("done", commits)
         self._host.pass_time(self._host.latency_us())
+        self._host.passing("heard", commits)
         if fate is Fate.UNHEARD:
             self._host.pass_time(UNKNOWN_AFTER_US)
             raise CommitUnknown("the log did not answer a commit")
@@ -108,8 +129,10 @@ class SimBus:
     def publish(self, outs: Sequence[Out]) -> None:
         self._of_this_wing(outs)
         self._host.pass_time(self._host.latency_us())
+        self._host.reach(self._wing)
         self._log.publish(outs, self._host.writer)
-        self._host.alive()
+        if self._host.twice():
+            self._log.publish(outs, self._host.writer)
 
     def _of_this_wing(self, outs: Sequence[Out]) -> None:
         for out in outs:

@@ -26,12 +26,13 @@ from msgspec.structs import replace
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import CouldNot
+from mendstream.contracts.incident import Phase
 from mendstream.contracts.knobs import Mode
 from mendstream.contracts.ports import Bus, Out
 from mendstream.contracts.records import ConfigChange, encode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.demo.accounting import Accounting, account
-from mendstream.demo.scenario import FIRST_MODELS, News
+from mendstream.demo.scenario import FIRST_MODELS, SEASON, Case, News
 from mendstream.runtime.ground import current_config, open_bus, prepare
 from mendstream.runtime.roster import ROLE_OF, STAGES
 from mendstream.runtime.supervision import INTENSITY
@@ -142,6 +143,7 @@ def house_settings(root: Path, *, fuse: bool, seed: int, rate: float = RATE) -> 
             "bus.durability": "process",
             "ingestion.source": "python:mendstream.simulation.stream:CarelessFlights",
             "ingestion.rate": rate,
+            "monitoring.season_events": SEASON,
             "metrics.enabled": False,
             "models.initial": str(FIRST_MODELS),
             **BUDGETS,
@@ -181,7 +183,7 @@ class Monkey:
         victims = [(name, pid) for name, pid in alive.items() if self._may_die(name)]
         if not victims or (len(alive) == 1 and self._dice.random() > AT_BIRTH):
             return
-        name, pid = self._dice.choice(victims)
+        name, pid = self._dice.choices(victims, [_weight(name) for name, _ in victims])[0]
         self.house.kill(name, pid)
         self.killed[name] += 1
         self._recent.setdefault(name, deque()).append(time.monotonic())
@@ -190,7 +192,7 @@ class Monkey:
 
     def _may_die(self, name: str) -> bool:
         """The supervisor gives up on a control process that ends too often, which is right: it is left alive then."""
-        if name == SUPERVISOR or ROLE_OF[name.rpartition("-")[0]].pipeline:
+        if name == SUPERVISOR or _is_pipeline(name):
             return True
         most, within_us = INTENSITY
         recent = self._recent.setdefault(name, deque())
@@ -221,7 +223,7 @@ class Monkey:
             news.read(self._bus)
             fresh = news.vitals is not None and news.vitals.at_us > begun_us
             well = news.vitals is not None and all(task.state == "OK" for task in news.vitals.tasks)
-            at_rest = fresh and well and not any(case.acting for case in news.cases.values())
+            at_rest = fresh and well and not any(_under_way(case) for case in news.cases.values())
             return at_rest or time.monotonic() > limit
 
         self._wait(over, 2 * QUIET_S, "quiet")
@@ -302,6 +304,20 @@ class Monkey:
                 one.kill()
         if self._log is not None:
             self._log.close()
+
+
+def _is_pipeline(name: str) -> bool:
+    return name != SUPERVISOR and ROLE_OF[name.rpartition("-")[0]].pipeline
+
+
+def _weight(name: str) -> int:
+    """Twice as often who has the events in its hands."""
+    return 2 if _is_pipeline(name) else 1
+
+
+def _under_way(case: Case) -> bool:
+    """Whether healing still has to do something by itself; a person will not come."""
+    return case.acting and case.steps[-1].phase not in (Phase.ASKED, Phase.ESCALATED)
 
 
 def _without_source(settings: Settings) -> Settings:

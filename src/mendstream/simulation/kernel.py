@@ -125,9 +125,8 @@ class Strand:
         if self.dead:
             return
         self.dead = True
-        if getcurrent() is self._green:
-            raise GreenletExit
-        self._kernel.after(0, self._bury)
+        if getcurrent() is not self._green:  # else it ends at its next wait
+            self._kernel.after(0, self._bury)
 
     def _go(self, ticket: int) -> None:
         if self.dead or ticket != self._ticket:

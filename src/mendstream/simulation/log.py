@@ -69,21 +69,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes."""
+    """Who writes, and by which clock: blocks are stamped with it."""
 
     process: str
     generation: int
+    now_us: Callable[[], int]
 
 
 class SimLog:
-    """`now_us` gives the machine's time, which blocks are stamped with."""
+    """All of it, in memory."""
 
-    def __init__(self, now_us: Callable[[], int], *, incarnation: str = "sim.0", synced: bool = True) -> None:
+    def __init__(self, *, incarnation: str = "sim.0", synced: bool = True) -> None:
         """`synced`: every commit reaches the disk (durability `power`); else only what `sync` brought there."""
         self.incarnation = incarnation
         self.full = False
+        self.hidden: dict[Stream, Position] = {}
+        """Where an open transaction hides what comes after it; readers see no further."""
         self.watchers: list[Watcher] = []
-        self._now_us = now_us
         self._synced = synced
         self._streams: dict[Stream, _Rows] = {}
         self._tasks: dict[TaskId, Task] = {}
@@ -97,12 +99,15 @@ class SimLog:
 
     def bounds(self, stream: Stream) -> tuple[Position, Position]:
         rows = self._streams.get(stream)
-        return (0, 0 if rows is None else rows.end)
+        end = 0 if rows is None else rows.end
+        return (0, min(end, self.hidden[stream]) if stream in self.hidden else end)
 
     def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
         rows = self._streams.get(stream)
         if rows is None or position >= rows.end:
             return []
+        if stream in self.hidden:
+            max_rows = min(max_rows, self.hidden[stream] - position)
         found: list[Block] = []
         size = 0
         for block in rows.blocks[max(bisect.bisect_right(rows.starts, position) - 1, 0) :]:
@@ -147,7 +152,7 @@ class SimLog:
             self._check(commit)
         for commit in commits:
             for stream in commit.past_own:
-                end = self.bounds(stream)[1]
+                end = self._end(stream)
                 if end != commit.before[stream]:
                     raise Conflict(f"{stream} ends at {end}, not at {commit.before[stream]}")
         grown: dict[Stream, Position] = {}
@@ -172,6 +177,10 @@ class SimLog:
                 watcher.appended(append)
         self._ring(grown)
 
+    def _end(self, stream: Stream) -> Position:
+        rows = self._streams.get(stream)
+        return 0 if rows is None else rows.end
+
     def _room(self) -> None:
         if self.full:
             raise LogFull("the simulated disk is full", hint="make room and start the house again")
@@ -186,7 +195,7 @@ class SimLog:
 
     def _append(self, out: Out, writer: Writer, task: TaskId | None, grown: dict[Stream, Position]) -> Append:
         rows = self._streams.setdefault(out.stream, _Rows())
-        now = self._now_us()
+        now = writer.now_us()
         rows.starts.append(rows.end)
         rows.blocks.append(Block(out.stream, rows.end, out.rows, out.value, now))
         append = Append(
@@ -202,7 +211,7 @@ class SimLog:
         held.turns = commit.turn
         held.positions.update(commit.positions)
         for stream in commit.past_own:
-            held.positions[stream] = grown.get(stream, self.bounds(stream)[1])
+            held.positions[stream] = grown.get(stream, self._end(stream))
         if commit.snapshot is not None:
             held.snapshot, held.changes = commit.snapshot, []
         elif commit.changes is not None:
@@ -230,6 +239,10 @@ class SimLog:
                 if number not in rung:
                     rung.add(number)
                     ring()
+
+    def ring(self, stream: Stream) -> None:
+        """Wake who listens to it: there is something to see again."""
+        self._ring({stream: 0})
 
     # --- power -------------------------------------------------------------------------------------------------------
 

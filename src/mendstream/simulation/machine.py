@@ -13,7 +13,8 @@ from typing import Any
 from greenlet import GreenletExit
 
 from mendstream.contracts.errors import MendstreamError
-from mendstream.contracts.ports import Bus, Ended, Mark, Sink, Source, Started, StepMarks
+from mendstream.contracts.ports import Bus, Ended, Mark, Sink, Source, Started, StepMarks, TaskCommit
+from mendstream.contracts.records import IncidentStep, decode_each
 from mendstream.contracts.topics import Stream, Topic, Wing
 from mendstream.runtime.exits import BUG, exit_code
 from mendstream.runtime.roster import Place, places
@@ -31,6 +32,8 @@ from mendstream.simulation.models import ModelShelf, SimCatalogue, SimLearner, S
 KILLED = -9
 SUPERVISOR = "supervisor-0"
 COMMANDS = Stream(Topic.COMMANDS, 0)
+_AGAIN_US = 20_000
+"""How often one that waits for the log tries again."""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Habits:
     """From the order to start a process to its first code."""
     score_us: int = 800
     """A call of the model."""
+    row_us: int = 0
+    """And for each row of it."""
     load_us: int = 60_000
     """Fetching a model."""
     train_us: int = 600_000
@@ -50,6 +55,8 @@ class Habits:
     """Times as slow is the log."""
     fates: dict[str, tuple[Fate, float, int]] = field(default_factory=dict)
     """process -> (what becomes of its commits, with which chance, delay of a late one in microseconds)"""
+    twice: dict[str, float] = field(default_factory=dict)
+    """process -> chance that what it publishes outside a turn arrives twice"""
 
 
 @dataclass
@@ -65,14 +72,18 @@ class Crash:
 
 
 class SimClock:
-    """The machine's clock: real time plus what was done to it."""
+    """A clock of the machine: real time plus what was done to it."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, offset_us: int = 0) -> None:
         self._kernel = kernel
-        self.offset_us = 0
+        self.offset_us = offset_us
 
     def now_us(self) -> int:
         return self._kernel.now_us + self.offset_us
+
+    def own(self) -> SimClock:
+        """A new process's, which no later change of the machine's time reaches (as in runtime.clock)."""
+        return SimClock(self._kernel, self.offset_us)
 
 
 class SimMarks:
@@ -129,13 +140,12 @@ class SimProcess:
         self.machine = machine
         self.name = name
         self.pid = pid
-        self.writer = Writer(name, generation)
+        self.clock = machine.clock.own()
+        self.writer = Writer(name, generation, self.clock.now_us)
         self.dead = False
         self.frozen = False
         self.work: Work | None = None
         self.stopping = False
-        self.tag = ""
-        """What the present commit is about, for faults that wait for just that."""
         self._strands: list[Strand] = []
 
     def __str__(self) -> str:
@@ -195,6 +205,28 @@ class SimProcess:
         self.machine.count(f"commit {fate.value}")
         return fate, delay_us
 
+    def reach(self, wing: Wing | None = None) -> None:
+        self.alive()
+        machine = self.machine
+        while machine.cut or machine.locked:
+            holder = machine.locked.get(wing) if wing is not None else None
+            if self.name not in machine.cut and (holder is None or holder is self or holder.dead):
+                return
+            self.pass_time(_AGAIN_US)
+
+    def twice(self) -> bool:
+        chance = self.machine.habits.twice.get(self.name, 0.0)
+        return chance > 0 and self.machine.dice.of(f"twice {self.name}").random() < chance
+
+    def passing(self, stage: str, commits: Sequence[TaskCommit]) -> None:
+        if self.machine.points:
+            self.machine.passing(self, stage, commits)
+            self.alive()
+
+    def die(self) -> None:
+        self.machine.kill(self.name)
+        self.alive()
+
     def later(self, us: int, call: Callable[[], None]) -> None:
         self.machine.kernel.after(us, call)
 
@@ -209,7 +241,7 @@ class SimWorld:
     def __init__(self, process: SimProcess) -> None:
         self._process = process
         self._machine = process.machine
-        self.clock = process.machine.clock
+        self.clock = process.clock
         self.pid = process.pid
         self._catalogue = SimCatalogue(process.machine.shelf)
 
@@ -224,7 +256,7 @@ class SimWorld:
         return SimModels(self._catalogue, self._scored)
 
     def _scored(self, rows: int, version: str) -> float:
-        us = self._machine.habits.score_us
+        us = self._machine.habits.score_us + self._machine.habits.row_us * rows
         self._process.pass_time(us)
         return us / 1e6
 
@@ -298,7 +330,7 @@ class Machine:
         self.tape = tape
         self.recorder = recorder
         self.clock = SimClock(kernel)
-        self.log = SimLog(self.clock.now_us, synced=settings.bus.durability == "power")
+        self.log = SimLog(synced=settings.bus.durability == "power")
         self.shelf = ModelShelf()
         stock(self.shelf)
         self.habits = Habits()
@@ -310,11 +342,20 @@ class Machine:
         self.generations: dict[str, int] = {}
         self.failures: dict[str, tuple[str, str]] = {}
         self.crashes: list[Crash] = []
+        self.cut: set[str] = set()
+        """Processes that cannot reach the log."""
+        self.locked: dict[Wing, SimProcess] = {}
+        """Who holds a wing's write lock and does nothing."""
+        self.points: dict[str, list[Callable[[], None]]] = {}
+        """What is to happen when code comes by a point, once: `sent:model-0`, `done:step:execution`."""
+        self.reborn: set[str] = set()
+        """Fault: processes that are started again under the generation that they had."""
         self.house_failure: MendstreamError | None = None
         self.counted: dict[str, int] = {}
         self._ended: list[Ended] = []
         self._pids = 100
-        self._waiting: Strand | None = None
+        self._ear: Bell | None = None
+        """The supervisor's, while it waits."""
 
     def count(self, what: str) -> None:
         """One more of what has to happen sometimes."""
@@ -334,7 +375,7 @@ class Machine:
         bus = SimBus(self.log, Wing.CONTROL, process)
         bell = process.bell([COMMANDS])
         supervision = Supervision(
-            bus=bus, clock=self.clock, restarter=SimRestarter(self, process, bell), notices=SimNotices(self),
+            bus=bus, clock=process.clock, restarter=SimRestarter(self, process, bell), notices=SimNotices(self),
             places=places(fuse=run.fuse, partitions=run.partitions, replicas=run.replicas,
                           trainer=self.settings.models.trainer == "resident"),
             partitions=run.partitions,
@@ -399,6 +440,21 @@ class Machine:
             self.failures[process.name] = (str(error), error.hint)
         self._over(process, code)
 
+    def passing(self, process: SimProcess, stage: str, commits: Sequence[TaskCommit]) -> None:
+        """Let happen what waits for this point."""
+        names = [f"{stage}:{process.name}"]
+        names += [
+            f"{stage}:step:{record.step}"
+            for commit in commits
+            for out in commit.outputs
+            if out.stream.topic is Topic.INCIDENT_LOG
+            for record in decode_each(Topic.INCIDENT_LOG, out.value)
+            if isinstance(record, IncidentStep)
+        ]
+        for name in names:
+            for call in self.points.pop(name, ()):
+                call()
+
     def kill(self, name: str) -> bool:
         """SIGKILL; False if there is nobody."""
         process = self.processes.get(name)
@@ -415,18 +471,16 @@ class Machine:
         if self.processes.get(process.name) is process:
             del self.processes[process.name]
             self._ended.append(Ended(process.name, process.writer.generation, process.pid, code))
-            if self._waiting is not None:
-                self._waiting.wake()
+            if self._ear is not None:
+                self._ear.ring()
 
     # --- for the restarter -------------------------------------------------------------------------------------------
 
     def ends(self, process: SimProcess, bell: Bell, timeout_s: float) -> list[Ended]:
+        self._ear = bell
         if not self._ended:
-            self._waiting = process.strand()
-            try:
-                bell.wait(timeout_s)
-            finally:
-                self._waiting = None
+            bell.wait(timeout_s)
+        process.alive()
         found, self._ended = self._ended, []
         return found
 
@@ -441,7 +495,7 @@ class SimRestarter:
 
     def start(self, process: str) -> Started:
         self._owner.alive()
-        generation = self._machine.generations.get(process, 0) + 1
+        generation = self._machine.generations.get(process, 0) + (process not in self._machine.reborn)
         return Started(generation, self._machine.launch(process, generation).pid)
 
     def stop(self, process: str) -> None:

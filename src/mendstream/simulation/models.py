@@ -108,6 +108,8 @@ class SimLearner:
         """`took`: lets the time pass that a fit on so many rows takes."""
         self._took = took
 
+    def prepare(self) -> None: ...
+    def rest(self) -> None: ...
     def fit(
         self, matrix: Array, labels: Array, features: Sequence[str], seed: int, *, live: ModelCard | None = None
     ) -> Trained:

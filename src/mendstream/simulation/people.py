@@ -19,7 +19,6 @@ from mendstream.simulation.story import Story
 DECISIONS = Stream(Topic.POLICY_DECISIONS, 0)
 _LOOK_US = 500_000
 _GOOD_FOR_US = 300_000_000
-_ME = Writer("people", 1)
 
 
 @dataclass
@@ -38,6 +37,7 @@ class People:
     def __init__(self, machine: Machine, story: Story, manners: Manners) -> None:
         self.manners = manners
         self._machine = machine
+        self._me = Writer("people", 1, machine.clock.now_us)
         self._story = story
         self._answered: set[str] = set()
         self._asked_at: dict[str, int] = {}
@@ -100,9 +100,9 @@ class People:
             expires_at_us=now + _GOOD_FOR_US,
         )  # fmt: skip
 
-    def _publish(self, record: Record) -> None:
+    def _publish(self, record: Record, stream: Stream = DECISIONS) -> None:
         try:
-            self._machine.log.publish([Out(DECISIONS, encode_block([record]), 1)], _ME)
+            self._machine.log.publish([Out(stream, encode_block([record]), 1)], self._me)
         except LogFull:
             return  # their command line says so; they try again at the next look
 

@@ -122,7 +122,7 @@ class Run:
             id="sim.0/init/0/1", base_version=0, actor="init", reason="first start", at_us=START_US,
             changes={"model_version": card.version, "model_digest": card.digest},
         )  # fmt: skip
-        self.machine.log.publish([Out(CONFIG, encode_block([change]), 1)], Writer("init", 1))
+        self.machine.log.publish([Out(CONFIG, encode_block([change]), 1)], Writer("init", 1, self.machine.clock.now_us))
 
     def _go(self, us: int) -> None:
         """Let time pass; invariants look at every tick, and a broken one ends it."""
@@ -190,7 +190,13 @@ class Run:
     def _plan(self, injection: Injection) -> None:
         if injection.fault not in FAULT_OF:
             raise UsageError(f"there is no fault {injection.fault!r}", hint=f"faults: {', '.join(FAULT_OF)}")
-        self.kernel.at(START_US + WARM_US + injection.at_ms * 1000, lambda: self._put(injection))
+        self.kernel.at(START_US + WARM_US + injection.at_ms * 1000, lambda: self._due(injection))
+
+    def _due(self, injection: Injection) -> None:
+        if not injection.point:
+            self._put(injection)
+        elif self.story.calm_since_us is None:
+            self.machine.points.setdefault(injection.point, []).append(lambda: self._put(injection))
 
     def _put(self, injection: Injection) -> None:
         fault = FAULT_OF[injection.fault]
@@ -215,6 +221,7 @@ class Run:
     def _stop_faults(self) -> None:
         for injection in list(self._held):
             self._take(injection)
+        self.machine.points.clear()
         self.people.manners = Manners()
         self.story.calm_since_us = self.kernel.now_us
 

@@ -1,4 +1,6 @@
-"""Random interleavings of alerts, verdicts, vitals, answers, people and time: what must never happen does not."""
+"""Two incidents at a time, and random interleavings of alerts, verdicts, vitals, answers, people and time: what must
+never happen does not.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from mendstream.agents.healing.due import ACTIVE, held
 from mendstream.agents.healing.turn import Turn
 from mendstream.contracts.agent import Outputs
 from mendstream.contracts.incident import MOVES, Phase
-from mendstream.contracts.records import AlertState
+from mendstream.contracts.records import AlertState, Status, TaskState
 
 SUBJECTS = {"LATENCY_SLO_BREACH": "model", "PERF_DROP": "v2", "AGENT_DOWN": "decision-0", "DATA_DRIFT": "data"}
 
@@ -154,3 +156,127 @@ def test_any_number_and_order_of_alerts_of_one_illness_gives_one_incident_and_th
         house.feed(alert)
     assert len(house.open) == 1
     assert [p.action.kind for p in house.proposals] == ["SAFE_MODE_ON"]
+
+
+# --- two incidents whose remedies hide one another ---------------------------------------------------------------
+
+
+def of(house, kind):
+    (found,) = [incident for incident in house.open if incident.kind == kind]
+    return found
+
+
+def held_against_a_slow_model():
+    """v2 is live and slow; a hold of SAFE_MODE has cured that, and its way back waits for fast probes."""
+    house = House().healthy(versions=("v1", "v2"))
+    house.panes(2, slow=90, ms=900.0)
+    house.feed(house.alert("LATENCY_SLO_BREACH", id_="slow"))
+    house.approve()
+    house.panes(9)
+    house.feed(house.alert("LATENCY_SLO_BREACH", id_="slow", state=AlertState.RESOLVED))
+    assert not house.open
+    assert house.config.safe_mode == (house.back.incident_id,)
+    return house
+
+
+def rolled_back_behind_it():
+    """v2 is bad too: rolled back while rules decide, so that nothing shows whether that has helped."""
+    house = held_against_a_slow_model()
+    house.feed(house.alert("PERF_DROP", "v2", id_="bad"))
+    house.approve()
+    house.panes(4)
+    assert house.config.model_version == "v1"
+    assert house.incident.phase == "VERIFYING"
+    return house
+
+
+def test_a_rollback_waits_for_its_proof_while_another_incident_holds_safe_mode():
+    house = rolled_back_behind_it()
+    assert f"waits: SAFE_MODE is held by {house.back.incident_id}" in house.texts("verification")[-1]
+    house.panes(100)  # 25 s, with a time-out of 20 s
+    assert house.incident.phase == "VERIFYING"
+    assert len(house.changes) == 2
+    while len(house.proposals) == 2:  # the version that is live now is fast
+        house.probe[0] += 1
+        house.pane()
+    assert house.proposals[2].action.kind == "SAFE_MODE_OFF"
+    house.approve()
+    house.panes(12, labels=20, errors=4)
+    assert not house.state.incidents
+    assert house.config.model_version == "v1"
+    assert {head.incident_id: head.outcome for head in (s.incident for s in house.steps)} == {
+        house.proposals[0].incident_id: "mitigated; released",
+        house.proposals[1].incident_id: "mitigated",
+    }
+
+
+def test_a_proof_that_stays_hidden_ends_all_the_same():
+    house = rolled_back_behind_it()
+    done = house.now
+    limit = house.agent.params.hidden_us_max + 20 * SECOND
+    while house.now - done < limit - 3 * SECOND:
+        house.probe = [house.probe[0] + 1, house.probe[1] + 1]  # it never becomes fast
+        house.pane()
+    assert house.incident.phase == "VERIFYING"
+    assert done < house.wake <= done + limit
+    while house.incident.phase == "VERIFYING":
+        house.probe = [house.probe[0] + 1, house.probe[1] + 1]
+        house.pane()
+    assert house.now - done <= limit
+    assert house.changes[2].changes["model_version"] == "v2"
+    assert any("60.0 s more it was hidden" in text for text in house.texts("verification"))
+
+
+def test_a_time_out_goes_on_where_it_stood_when_the_hold_is_gone():
+    house = rolled_back_behind_it()
+    house.panes(100)
+    house.operator(safe_mode=[])
+    house.pane(0)
+    assert "can be proven again" in house.texts("verification")[-1]
+    seen = house.now
+    while house.incident.phase == "VERIFYING":
+        house.pane(labels=0)  # visible, but without labels: no proof
+    assert 15 * SECOND < house.now - seen <= 20 * SECOND
+
+
+def test_what_was_served_before_a_proof_was_hidden_does_not_lengthen_its_window():
+    house = House().healthy(versions=("v1", "v2"))
+    house.feed(house.alert("PERF_DROP", "v2", id_="bad"))
+    house.approve()
+    house.panes(4, labels=40, errors=8)  # one second, and labels enough
+    house.operator(safe_mode=["anna"])
+    house.panes(8)
+    house.operator(safe_mode=[])
+    house.panes(2, labels=20, errors=4)
+    assert house.incident.phase == "VERIFYING"  # and two seconds of it, from then on
+    house.panes(9, labels=20, errors=4)
+    assert not house.open
+
+
+def test_a_way_back_and_a_remedy_that_is_not_hidden_by_it_wait_for_each_other():
+    house = held_against_a_slow_model()
+    while len(house.proposals) == 1:
+        house.probe[0] += 1
+        house.pane()
+    house.approve()
+    house.feed(house.alert("PERF_DROP", "v2", id_="bad"))
+    house.panes(4, labels=20, errors=4)
+    assert house.back.phase == "VERIFYING"
+    assert house.incident.phase == "LOGGED"
+    house.panes(6, labels=20, errors=4)
+    assert house.proposals[-1].action.kind == "ROLLBACK"
+
+
+def test_a_bad_model_is_held_off_although_somebody_else_holds_safe_mode_already():
+    house = rolled_back_behind_it()
+    house.feed(house.result("done") if house.commands else house.alert("PERF_DROP", "v2", id_="bad"))
+    bad = house.incident.incident_id
+    house.operator(safe_mode=[])
+    house.pane(0)
+    while house.incident.phase != "PLANNED":  # the version before it is no better
+        house.operator(safe_mode=["anna"])
+        house.pane(labels=20, errors=12)
+    assert house.proposals[-1].action.params == {"holder": bad}
+    house.approve()
+    house.pane()
+    assert house.config.safe_mode == ("anna", bad)

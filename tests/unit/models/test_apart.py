@@ -124,14 +124,20 @@ there.call("wait", 3600.0)
 
 def test_a_learner_apart_learns_what_a_learner_here_does():
     matrix, labels = population(2000, 1)
-    learner = LearnerApart(Turn())
-    trained = learner.fit(matrix, labels, NAMES, 0)
-    assert trained.metrics["accuracy"] > 0.9
-    right = learner.accuracy(trained.onnx, card("v1"), matrix, labels)
-    assert right == pytest.approx(trained.metrics["accuracy"], abs=1e-6)
+    with contextlib.closing(Apart(WAITING, turn := Turn(), urgent=False)) as other:
+        learner = LearnerApart(turn)
+        learner.prepare()
+        trained = learner.fit(matrix, labels, NAMES, 0)
+        assert trained.metrics["accuracy"] > 0.9
+        right = learner.accuracy(trained.onnx, card("v1"), matrix, labels)
+        assert right == pytest.approx(trained.metrics["accuracy"], abs=1e-6)
+        learner.rest()
+        assert other.call("is_set") is False  # the turn is free again
 
 
 def test_a_learner_apart_refuses_with_the_same_words():
+    learner = LearnerApart(Turn())
     with pytest.raises(ModelError, match="do not fit together") as caught:
-        LearnerApart(Turn()).fit(population(200, 1)[0], np.array([0.0, 1.0]), NAMES, 0)
+        learner.fit(population(200, 1)[0], np.array([0.0, 1.0]), NAMES, 0)
+    learner.rest()
     assert caught.value.hint

@@ -70,7 +70,7 @@ class _Env:
     def __init__(self, path: Path, *, map_bytes: int, sync: bool, readonly: bool) -> None:
         try:
             self.env = lmdb.open(
-                str(path), map_size=map_bytes, max_dbs=8, max_readers=510, sync=sync, metasync=False,
+                str(path), map_size=map_bytes, max_dbs=8, max_readers=510, sync=sync, metasync=sync,
                 readonly=readonly, create=not readonly, lock=True,
             )  # fmt: skip
         except (lmdb.Error, OSError) as error:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -67,6 +67,7 @@ class Apart:
         self._answer_s = answer_s
         self._process: Any = None
         self._link: Connection | None = None
+        self._unheard = 0
 
     @property
     def pid(self) -> int | None:
@@ -79,17 +80,22 @@ class Apart:
         CouldNot if its process did not answer, MadeWay if somebody more urgent wanted the turn.
         """
         link = self._link or self._start()
-        try:
+        with self._alive():
+            while self._unheard:
+                self._answer(link)
+                self._unheard -= 1
             link.send((method, args, named))
-            self._await(link)
-            error, value = link.recv()
-        except (EOFError, OSError) as gone:
-            self._process.join(1)
-            how = f"the process for it ended with code {self._process.exitcode}"
-            raise self._closed(CouldNot(how, hint="is there enough memory?")) from gone
+            error, value = self._answer(link)
         if error is not None:
             raise error
         return value
+
+    def begin(self, method: str) -> None:
+        """As `call`, without waiting; nobody hears the answer."""
+        link = self._link or self._start()
+        with self._alive():
+            link.send((method, (), {}))
+        self._unheard += 1
 
     def close(self) -> None:
         """Ends the process, if there is one."""
@@ -97,6 +103,7 @@ class Apart:
             return
         self._link.close()
         self._link = None
+        self._unheard = 0
         self._process.kill()
         self._process.join()
         self._process.close()
@@ -105,21 +112,39 @@ class Apart:
     def _start(self) -> Connection:
         self._turn.take(urgent=self._urgent)
         context = multiprocessing.get_context("spawn")  # forking would take the threads' locks along
-        self._link, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, self._make, 0 if self._urgent else _POLITE), name="apart", daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        return self._link
+        ours, theirs = context.Pipe()
+        nice = 0 if self._urgent else _POLITE
+        self._process = context.Process(target=_serve, args=(theirs, self._make, nice), name="apart", daemon=True)
+        try:
+            self._process.start()
+        except OSError as error:
+            ours.close()
+            self._turn.leave()
+            raise CouldNot(f"no process for it: {error.strerror}", hint="is there enough memory?") from error
+        finally:
+            theirs.close()
+        self._link = ours
+        return ours
 
-    def _await(self, link: Connection) -> None:
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Within, an end of the process is a refusal."""
+        try:
+            yield
+        except (EOFError, OSError) as gone:
+            self._process.join(1)
+            how = f"the process for it ended with code {self._process.exitcode}"
+            raise self._closed(CouldNot(how, hint="is there enough memory?")) from gone
+
+    def _answer(self, link: Connection) -> tuple[Any, Any]:
+        """(error, value)"""
         limit = time.monotonic() + self._answer_s
         while not link.poll(_LOOK_S):
             if self._turn.wanted and not self._urgent:
                 raise self._closed(MadeWay("made way for a training"))
             if time.monotonic() > limit:
                 raise self._closed(CouldNot(f"no answer within {self._answer_s:g} s", hint="is the machine too busy?"))
+        return cast("tuple[Any, Any]", link.recv())
 
     def _closed(self, error: CouldNot) -> CouldNot:
         self.close()
@@ -137,10 +162,10 @@ def _serve(link: Connection, make: Callable[[], object], nice: int) -> None:
         while True:
             method, args, named = link.recv()
             held = make() if held is None else held
-            link.send(_answer(held, method, args, named))
+            link.send(_done(held, method, args, named))
 
 
-def _answer(held: object, method: str, args: Sequence[object], named: dict[str, object]) -> tuple[Any, Any]:
+def _done(held: object, method: str, args: Sequence[object], named: dict[str, object]) -> tuple[Any, Any]:
     """(error, value)"""
     try:
         return None, getattr(held, method)(*args, **named)
@@ -154,27 +179,37 @@ def _answer(held: object, method: str, args: Sequence[object], named: dict[str, 
 
 
 class LearnerApart:
-    """`contracts.models.Learner`, with a process for each call."""
+    """`contracts.models.Learner`, with a process from `prepare`, or the first call, to `rest`."""
 
     def __init__(self, turn: Turn) -> None:
-        self._turn = turn
+        self._there = Apart(_learner, turn, urgent=True)
+
+    def prepare(self) -> None:
+        with _as_model_error():
+            self._there.begin("prepare")
+
+    def rest(self) -> None:
+        self._there.close()
 
     def fit(
         self, matrix: Array, labels: Array, features: Sequence[str], seed: int, *, live: ModelCard | None = None
     ) -> Trained:
-        return cast(Trained, self._call("fit", matrix, labels, tuple(features), seed, live=live))
+        with _as_model_error():
+            return cast(Trained, self._there.call("fit", matrix, labels, tuple(features), seed, live=live))
 
     def accuracy(self, onnx: bytes, card: ModelCard, matrix: Array, labels: Array) -> float:
-        return cast(float, self._call("accuracy", onnx, card, matrix, labels))
+        with _as_model_error():
+            return cast(float, self._there.call("accuracy", onnx, card, matrix, labels))
 
-    def _call(self, method: str, *args: object, **named: object) -> object:
-        with contextlib.closing(Apart(_learner, self._turn, urgent=True)) as there:
-            try:
-                return there.call(method, *args, **named)
-            except ModelError:
-                raise
-            except CouldNot as error:
-                raise ModelError(str(error), hint=error.hint) from error
+
+@contextlib.contextmanager
+def _as_model_error() -> Iterator[None]:
+    try:
+        yield
+    except ModelError:
+        raise
+    except CouldNot as error:
+        raise ModelError(str(error), hint=error.hint) from error
 
 
 def _learner() -> SklearnLearner:

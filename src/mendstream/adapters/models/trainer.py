@@ -119,7 +119,7 @@ class Trainer:
         return bool(outs)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        self._learner.rest()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -147,6 +147,7 @@ class Trainer:
         result = self._result(record)
         if result is not None:
             self._order = None
+            self._learner.rest()
             return [Out(RESULTS, encode_block([result]), 1)]
         return None if self._order is not None else []
 
@@ -196,6 +197,7 @@ class Trainer:
             rows_min=params.min_rows,
             rows_max=max(params.max_rows, params.min_rows),
         )
+        self._learner.prepare()
         return _Order(command, params, live, harvest)
 
     def _train(self, order: _Order, rows: Rows) -> CommandResult:
