@@ -13,6 +13,7 @@ from typing import Any
 from greenlet import GreenletExit
 
 from mendstream.contracts.errors import MendstreamError
+from mendstream.contracts.models import ModelCard
 from mendstream.contracts.ports import Bus, Ended, Mark, Sink, Source, Started, StepMarks, TaskCommit
 from mendstream.contracts.records import IncidentStep, decode_each
 from mendstream.contracts.topics import Stream, Topic, Wing
@@ -333,7 +334,10 @@ class Machine:
         self.log = SimLog(synced=settings.bus.durability == "power")
         self.shelf = ModelShelf()
         stock(self.shelf)
-        self.habits = Habits()
+        self.usual = self.habits = Habits()
+        """What the plan says, and as faults have turned it."""
+        self.aside: dict[str, dict[str, bytes]] = {}
+        """Files of model versions that a fault has put away."""
         self.regimes: list[str] = []
         self.marks: dict[tuple[str, int], SimMarks] = {}
         self.beats: dict[str, int] = {}
@@ -352,6 +356,8 @@ class Machine:
         """Fault: processes that are started again under the generation that they had."""
         self.house_failure: MendstreamError | None = None
         self.counted: dict[str, int] = {}
+        self.doubles: list[SimProcess] = []
+        """Processes beside the house."""
         self._ended: list[Ended] = []
         self._pids = 100
         self._ear: Bell | None = None
@@ -394,9 +400,11 @@ class Machine:
 
     def stop(self) -> None:
         """Kill the supervisor; everybody dies with it."""
-        for process in list(self.processes.values()):
+        for process in [*self.processes.values(), *self.doubles]:
             process.end()
         self.processes.clear()
+        self.doubles.clear()
+        self.locked.clear()
 
     @property
     def up(self) -> bool:
@@ -454,6 +462,16 @@ class Machine:
         for name in names:
             for call in self.points.pop(name, ()):
                 call()
+
+    def beside(self, name: str) -> None:
+        """One more process of the same name that the house knows nothing of."""
+        real = self.processes[name]
+        double = self.launch(name, self.generations[name] + 1)
+        self.processes[name] = real
+        self.doubles.append(double)
+
+    def card(self, version: str) -> ModelCard:
+        return SimCatalogue(self.shelf).fetch(version)
 
     def kill(self, name: str) -> bool:
         """SIGKILL; False if there is nobody."""

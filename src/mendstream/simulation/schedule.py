@@ -70,6 +70,7 @@ class Run:
         settings = settings_of(tuple(sorted(plan.settings.items(), key=str)))
         tape = Tape(plan.seed, START_US + 500_000, rate=settings.ingestion.rate)
         self.machine = Machine(self.kernel, Dice(plan.seed), settings, tape, _no_recorder)
+        self.machine.usual = msgspec.convert(plan.habits, Habits)
         self.machine.habits = msgspec.convert(plan.habits, Habits)
         self.people = People(self.machine, self.story, msgspec.convert(plan.people, Manners))
         self.watching = [kind(self.machine, self.story) for kind in self.invariants]
@@ -221,6 +222,8 @@ class Run:
     def _stop_faults(self) -> None:
         for injection in list(self._held):
             self._take(injection)
+        for double in self.machine.doubles:
+            double.end()
         self.machine.points.clear()
         self.people.manners = Manners()
         self.story.calm_since_us = self.kernel.now_us

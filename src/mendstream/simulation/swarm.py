@@ -8,17 +8,22 @@ from typing import Any
 from mendstream.chaos.plan import Injection, Plan
 from mendstream.contracts.records import Scalar
 from mendstream.runtime.roster import places
+from mendstream.simulation import directed
 from mendstream.simulation.dice import Dice
 from mendstream.simulation.faults import FAULTS, SimFault
 
 CHAOS_MS = 8_000
+_WEIGHTS = [fault.weight for fault in FAULTS]
+_TOPICS = ("features", "predictions", "alerts", "config-updates", "policy-decisions", "vitals")
 
 
 def plan_of(seed: int) -> Plan:
+    if seed % 3 == 0:  # a third of the seeds goes to the moments that dice rarely hit
+        return directed.plan_of(directed.DIRECTED[seed // 3 % len(directed.DIRECTED)], seed)
     dice = Dice(seed).of("swarm")
     settings = _settings(dice)
     targets = _targets(settings)
-    kinds = dice.sample(FAULTS, k=dice.randint(1, 3))
+    kinds = [dice.choices(FAULTS, _WEIGHTS)[0] for _ in range(dice.randint(1, 3))]
     injections = [_injection(dice, dice.choice(kinds), targets) for _ in range(dice.randint(1, 4))]
     return Plan(
         seed=seed, settings=settings, habits=_habits(dice), people=_people(dice), chaos_ms=CHAOS_MS,
@@ -27,7 +32,15 @@ def plan_of(seed: int) -> Plan:
 
 
 def _settings(dice: random.Random) -> dict[str, Any]:
-    return {"run.fuse": dice.random() < 0.5, "run.partitions": dice.choice((1, 1, 2))}
+    """Awkward ones among them: a batch of one row, a queue of one."""
+    return {
+        "run.fuse": dice.random() < 0.5,
+        "run.partitions": dice.choice((1, 1, 1, 2)),
+        "bus.durability": dice.choice(("process", "power")),
+        "bus.max_batch_rows": dice.choice((2000, 2000, 2000, 7)),
+        "bus.max_backlog": dice.choice((5000, 5000, 20)),
+        "models.trainer": dice.choice(("resident", "on-demand")),
+    }
 
 
 def _targets(settings: dict[str, Any]) -> list[str]:
@@ -39,6 +52,15 @@ def _injection(dice: random.Random, fault: SimFault, targets: list[str]) -> Inje
     params: dict[str, Scalar] = {}
     if "target" in fault.params:
         params["target"] = dice.choice(targets)
+    match fault.name:
+        case "open-transaction":
+            params["topic"] = dice.choice(_TOPICS)
+        case "clock-jump":
+            params["by_ms"] = dice.choice((-1, 1)) * dice.choice((200, 3_000, 60_000, 3_600_000))
+        case "slow-model":
+            params["call_ms"] = dice.choice((200.0, 350.0, 900.0))
+        case "commit-late" | "commit-orphaned":
+            params["delay_ms"] = dice.choice((1, 300, 700, 2_500))
     at_ms = dice.randrange(CHAOS_MS)
     return Injection(
         fault=fault.name, params=params, at_ms=at_ms,

@@ -1,0 +1,8 @@
+"""Planted bugs: each shows that an invariant can fail. To add one: its row in one of these files."""
+
+from mendstream.simulation.bugs.base import Bug
+from mendstream.simulation.bugs.healing import BUGS as HEALING
+
+BUGS: tuple[Bug, ...] = (*HEALING,)
+
+__all__ = ["BUGS", "Bug"]
