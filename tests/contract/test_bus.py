@@ -512,14 +512,15 @@ def test_a_log_that_is_not_there_is_said_so(tmp_path, clock):
         LmdbBus(tmp_path / "nowhere", Wing.DATA, clock)
 
 
+@pytest.mark.parametrize(("version", "age"), [(99, "a newer"), (1, "an older")])
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_log_of_a_newer_format_is_refused(world, readonly):
+def test_a_log_of_another_format_is_refused(world, readonly, version, age):
     world.open()
     world.close()
-    set_format(world.root, 2)
-    with pytest.raises(DataDirError, match=r"newer mendstream \(format 2"):
+    set_format(world.root, version)
+    with pytest.raises(DataDirError, match=rf"{age} mendstream \(format {version}"):
         world.open(readonly=readonly)
-    with pytest.raises(DataDirError, match="newer mendstream"):
+    with pytest.raises(DataDirError, match=f"{age} mendstream"):
         LmdbBus(world.root, Wing.CONTROL, world.clock, readonly=readonly)
 
 

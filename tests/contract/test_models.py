@@ -207,6 +207,15 @@ def test_the_same_rows_give_the_same_file_and_others_another(learner):
     assert learner.fit(*population(500, 2), NAMES, 0).onnx != trained.onnx
 
 
+def test_preparing_and_resting_change_nothing_of_what_is_learnt(learner):
+    first = learner.fit(*population(500, 1), NAMES, 0)
+    learner.rest()
+    learner.prepare()
+    learner.prepare()
+    assert learner.fit(*population(500, 1), NAMES, 0) == first
+    learner.rest()
+
+
 def test_infinities_columns_without_values_and_constants_can_be_trained_on(learner):
     matrix, labels = population(500, 3)
     matrix[0, 0], matrix[1, 1] = np.inf, -np.inf

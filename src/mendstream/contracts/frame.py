@@ -20,6 +20,8 @@ HEAD = ("event_id", "key", "event_time_us", "born_us")
 _META = b"mendstream"
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """How an Arrow IPC stream ends."""
+_POOL = pa.system_memory_pool()
+"""Arrow's usual one gives large blocks back to the kernel soon, and gets them again page by page for the next frame."""
 _NO_FRAME = (pa.ArrowException, StopIteration, KeyError, TypeError, ValueError, OSError)
 """What Arrow and msgspec raise for bytes that are something else, or were torn."""
 
@@ -73,7 +75,7 @@ class Frame:
     def encode(self) -> bytes:
         # What a stream writer writes, message by message: without a writer, and without a buffer that has to grow.
         schema = self.batch.schema.with_metadata({_META: _encode_meta(self.meta)})
-        return b"".join((schema.serialize(), self.batch.serialize(), _END))
+        return b"".join((schema.serialize(), self.batch.serialize(memory_pool=_POOL), _END))
 
     @classmethod
     def decode(cls, value: bytes | memoryview) -> Frame:

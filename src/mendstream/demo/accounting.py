@@ -3,9 +3,9 @@
 An independent reader: it shares no code with the house, so that a mistake there cannot hide itself here. All that it
 knows is written down in this page.
 
-- `DIR/data` and `DIR/control` are LMDB environments. Their database `log` maps (topic number, partition, position),
-  packed as >BHQ, to a block: (rows, time in microseconds), packed as <Iq, and the payload. Their database `ends` maps
-  (topic number, partition), packed as >BH, to (first position kept, end, bytes), packed as <qqq.
+- `DIR/data` and `DIR/control` are LMDB environments. Their database `log` maps (topic number, partition, position, rows,
+  bytes, time in microseconds), packed as >BHQIIQ, to the payload of a block. Their database `ends` maps (topic number,
+  partition), packed as >BH, to (first position kept, end, bytes), packed as <qqq.
 - Topic numbers: 0 raw-events, 3 decisions, 4 agent-metrics, 14 dead-letters. Payloads of raw-events are Arrow IPC
   streams with a column `event_id`; the others are JSON lines. A dead letter's `value` is base64: the line from outside
   (topic `source`), or an Arrow IPC stream of the rows that a later stage gave up (`raw-events` ... `predictions`).
@@ -34,8 +34,7 @@ import lmdb
 import pyarrow as pa
 
 EXAMPLES = 10
-_KEY = struct.Struct(">BHQ")
-_HEAD = struct.Struct("<Iq")
+_KEY = struct.Struct(">BHQIIQ")
 _STREAM = struct.Struct(">BH")
 _ENDS = struct.Struct("<qqq")
 _RAW, _DECISIONS, _METRICS, _DEAD = 0, 3, 4, 14
@@ -204,10 +203,10 @@ def _blocks(env: Any, topic: int) -> Iterator[tuple[int, bytes]]:
         if not cursor.set_range(bytes([topic])):
             return
         for key, value in cursor:
-            number, partition, _ = _KEY.unpack(key)
+            number, partition, *_ = _KEY.unpack(key)
             if number != topic:
                 return
-            yield partition, bytes(value[_HEAD.size :])
+            yield partition, bytes(value)
 
 
 def _opened(path: Path) -> Any:

@@ -81,12 +81,12 @@ class LocalRestarter:
 
     def failure(self, process: str) -> tuple[str, str] | None:
         path = self._root / "run" / f"error-{process}"
-        try:
-            left = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-        except FileNotFoundError:
+        left = path.read_bytes().strip() if path.exists() else b""
+        if not left:  # a process takes the room for its last words when it starts
             return None
         path.unlink()
-        return left["message"], left["hint"]
+        said = msgspec.json.decode(left, type=dict[str, str])
+        return said["message"], said["hint"]
 
     def close(self) -> None:
         self._hold.close()

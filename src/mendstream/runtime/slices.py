@@ -4,7 +4,11 @@ from __future__ import annotations
 
 _NOISE_S = 0.05
 """Steps differ by so much on a busy machine for no reason."""
+_START = 128
+"""Rows of the first step: enough to learn from at once, and with a slow model a fraction of a second, not several."""
 _STRIDE = 4
+_OTHER = 1.5
+"""A size that is so many times another one is quite another size."""
 _LIKE = 0.3
 """Sizes or times that differ by less than this share are the same."""
 
@@ -52,14 +56,17 @@ class Slicer:
     def _guess(self) -> int:
         """Nothing tells a cost per call from one per row yet: suppose that it is all per row.
 
-        If that is wrong, the next step will tell, for it has quite another size. A single row can only become more.
+        If that is wrong, the next step will tell, for it has quite another size: smaller, where neither would do. A
+        single row can only become more.
         """
-        if self._r == 0 or self._s <= 0:
+        if self._r == 0:
+            return min(self._most, _START)
+        if self._s <= 0:
             return self._most
         mean_r = self._r / self._w
         wanted = self._target * self._r / self._s
-        if wanted < mean_r:
-            wanted = _STRIDE * mean_r if mean_r < 2 else mean_r if wanted > 0.9 * mean_r else min(wanted, mean_r / 2)
+        if wanted < _OTHER * mean_r:
+            wanted = _STRIDE * mean_r if mean_r < 2 else min(wanted, mean_r / 2)
         return max(1, round(min(self._most, wanted)))
 
     def _surprised(self, rows: int, seconds: float) -> bool:

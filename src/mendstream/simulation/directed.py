@@ -140,13 +140,19 @@ def trainer_dies(dice: random.Random) -> Plan:
 
 
 def clock_in_proof(dice: random.Random) -> Plan:
-    """The clock jumps during a verification, and whoever starts after it lives in another time."""
+    """The clock jumps during a verification, and somebody starts after it; sometimes the whole house."""
     by = dice.choice((-1, 1)) * dice.choice((500, 5_000, 60_000, 3_600_000))
     return _plan(
         "clock in proof", dice, dice.choice(CAUSES),
         Injection(fault="clock-jump", params={"by_ms": by}, point="done:step:execution"),
-        Injection(fault="dead-agent", params={"target": dice.choice(("healing-0", "judge-0", "model-0", "policy-0"))},
-                  point="done:step:execution"),
+        dice.choice(
+            (
+                Injection(fault="dead-agent", params={"target": "healing-0"}, point="done:step:execution"),
+                Injection(fault="dead-agent", params={"target": "judge-0"}, point="done:step:execution"),
+                Injection(fault="dead-agent", params={"target": "model-0"}, point="done:step:execution"),
+                Injection(fault="dead-supervisor", point="done:step:execution"),
+            )
+        ),
     )  # fmt: skip
 
 

@@ -204,8 +204,8 @@ def _close_transaction(machine: Machine, params: Params) -> None:
 
 
 def _clock_jump(machine: Machine, params: Params) -> None:
-    """The machine's time is set; processes that run do not see it, those that start from now on do."""
-    machine.clock.offset_us += int(params["by_ms"]) * 1000
+    """The machine's time is set; a house that runs does not see it, one that starts from now on does."""
+    machine.wall.offset_us += int(params["by_ms"]) * 1000
 
 
 # --- models and training ---------------------------------------------------------------------------------------------

@@ -83,6 +83,8 @@ class SimLog:
         """`synced`: every commit reaches the disk (durability `power`); else only what `sync` brought there."""
         self.incarnation = incarnation
         self.full = False
+        self.newest_us = 0
+        """The latest stamp in it."""
         self.hidden: dict[Stream, Position] = {}
         """Where an open transaction hides what comes after it; readers see no further."""
         self.watchers: list[Watcher] = []
@@ -196,6 +198,7 @@ class SimLog:
     def _append(self, out: Out, writer: Writer, task: TaskId | None, grown: dict[Stream, Position]) -> Append:
         rows = self._streams.setdefault(out.stream, _Rows())
         now = writer.now_us()
+        self.newest_us = max(self.newest_us, now)
         rows.starts.append(rows.end)
         rows.blocks.append(Block(out.stream, rows.end, out.rows, out.value, now))
         append = Append(

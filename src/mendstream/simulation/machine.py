@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from greenlet import GreenletExit
 
@@ -60,6 +60,18 @@ class Habits:
     """process -> chance that what it publishes outside a turn arrives twice"""
 
 
+@dataclass(frozen=True)
+class Life:
+    """A process came or went."""
+
+    at_us: int
+    process: str
+    generation: int
+    what: Literal["started", "ready", "ended"]
+    ordered: bool = False
+    """It ended because the house wanted so."""
+
+
 @dataclass
 class Crash:
     """Code that failed as only a bug can."""
@@ -82,9 +94,8 @@ class SimClock:
     def now_us(self) -> int:
         return self._kernel.now_us + self.offset_us
 
-    def own(self) -> SimClock:
-        """A new process's, which no later change of the machine's time reaches (as in runtime.clock)."""
-        return SimClock(self._kernel, self.offset_us)
+    def set_to(self, us: int) -> None:
+        self.offset_us = us - self._kernel.now_us
 
 
 class SimMarks:
@@ -141,12 +152,16 @@ class SimProcess:
         self.machine = machine
         self.name = name
         self.pid = pid
-        self.clock = machine.clock.own()
+        self.clock = machine.clock
         self.writer = Writer(name, generation, self.clock.now_us)
         self.dead = False
         self.frozen = False
         self.work: Work | None = None
         self.stopping = False
+        self.ready = False
+        """It has its tasks and takes turns."""
+        self.ordered = False
+        """The supervisor wants it to end."""
         self._strands: list[Strand] = []
 
     def __str__(self) -> str:
@@ -330,7 +345,10 @@ class Machine:
         self.settings = settings
         self.tape = tape
         self.recorder = recorder
+        self.wall = SimClock(kernel)
+        """What the machine says the time is; people may set it."""
         self.clock = SimClock(kernel)
+        """The house's: set at its start, and from then on nobody's jump reaches it (see runtime.clock)."""
         self.log = SimLog(synced=settings.bus.durability == "power")
         self.shelf = ModelShelf()
         stock(self.shelf)
@@ -346,6 +364,8 @@ class Machine:
         self.generations: dict[str, int] = {}
         self.failures: dict[str, tuple[str, str]] = {}
         self.crashes: list[Crash] = []
+        self.life: list[Life] = []
+        """Of the house's processes, in order."""
         self.cut: set[str] = set()
         """Processes that cannot reach the log."""
         self.locked: dict[Wing, SimProcess] = {}
@@ -372,6 +392,7 @@ class Machine:
     def start(self) -> None:
         """Start the supervisor; it starts everybody else."""
         self.house_failure = None
+        self.clock.set_to(max(self.wall.now_us(), self.log.newest_us + 1))
         self._ended.clear()
         process = self._new(SUPERVISOR, self.generations.get(SUPERVISOR, 0) + 1)
         process.spawn(lambda: self._supervise(process), lambda error: self._supervisor_ended(process, error))
@@ -402,6 +423,8 @@ class Machine:
         """Kill the supervisor; everybody dies with it."""
         for process in [*self.processes.values(), *self.doubles]:
             process.end()
+        for process in self.processes.values():
+            self.lived(process, "ended", ordered=True)
         self.processes.clear()
         self.doubles.clear()
         self.locked.clear()
@@ -416,7 +439,11 @@ class Machine:
         self._pids += 1
         self.generations[name] = max(self.generations.get(name, 0), generation)
         process = self.processes[name] = SimProcess(self, name, generation, self._pids)
+        self.lived(process, "started")
         return process
+
+    def lived(self, process: SimProcess, what: Literal["started", "ready", "ended"], *, ordered: bool = False) -> None:
+        self.life.append(Life(self.kernel.now_us, process.name, process.writer.generation, what, ordered))
 
     def launch(self, name: str, generation: int) -> SimProcess:
         """Start a process of the house; under which generation is the caller's affair."""
@@ -428,6 +455,9 @@ class Machine:
             process.pass_time(round(self.dice.of(f"start {name}").uniform(*self.habits.start_us)))
             process.work = Work(self.settings, place, SimWorld(process), generation, lambda *_: None)
             process.work.open()
+            process.ready = True
+            if self.processes.get(name) is process:
+                self.lived(process, "ready")
             while not process.stopping:
                 process.work.turn()
             process.work.close()
@@ -488,6 +518,7 @@ class Machine:
         process.end()
         if self.processes.get(process.name) is process:
             del self.processes[process.name]
+            self.lived(process, "ended", ordered=process.ordered)
             self._ended.append(Ended(process.name, process.writer.generation, process.pid, code))
             if self._ear is not None:
                 self._ear.ring()
@@ -520,12 +551,15 @@ class SimRestarter:
         self._owner.alive()
         held = self._machine.processes.get(process)
         if held is not None:
-            held.stopping = True
+            held.stopping = held.ordered = True
             if held.work is not None:
                 held.work.ring()
 
     def kill(self, process: str) -> None:
         self._owner.alive()
+        held = self._machine.processes.get(process)
+        if held is not None:
+            held.ordered = True
         self._machine.kill(process)
 
     def wait(self, timeout_s: float) -> list[Ended]:

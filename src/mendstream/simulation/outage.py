@@ -140,6 +140,7 @@ def _read(root: Path, left: Left) -> Finding:
     turns = [_turn(number, left.seed) for number in range(1, last + 1)]
     blocks = bus.read(_OUTPUT, 0, max_rows=1 << 20, max_bytes=1 << 30)
     expected = {
+        "number of outputs": len(blocks) == sum(len(turn.outputs) for turn in turns),
         "outputs": [bytes(block.value) for block in blocks] == [out.value for turn in turns for out in turn.outputs],
         "order": all(one.next == other.position for one, other in pairwise(blocks)),
         "publications": beside == [_published(n + 1, left.seed).value for n in range(len(beside))],

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from mendstream.contracts.errors import LogFull
 from mendstream.contracts.incident import Phase
 from mendstream.contracts.ports import Out
-from mendstream.contracts.records import Closing, Proposal, Record, Verdict, VerdictKind, encode_block
-from mendstream.contracts.topics import Stream, Topic
+from mendstream.contracts.records import Closing, ConfigChange, Proposal, Record, Verdict, VerdictKind, encode_block
+from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.simulation.log import Writer
 from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
@@ -31,6 +31,8 @@ class Manners:
     """Nobody answers, nobody closes; the house is started again all the same."""
     restart_us: int = 2_000_000
     """How long a house that is down stays so."""
+    rules_us: int = 20_000_000
+    """How long they let rules decide instead of a model that nobody has healed, before they promote the first one."""
 
 
 class People:
@@ -42,6 +44,7 @@ class People:
         self._answered: set[str] = set()
         self._asked_at: dict[str, int] = {}
         self._down_since: int | None = None
+        self._rules_since: int | None = None
         self._count = 0
 
     def start(self) -> None:
@@ -53,6 +56,7 @@ class People:
         self._mind_the_house(now)
         if self.manners.away or not self._machine.up:
             return
+        self._mind_the_rules(now)
         for case in self._story.open_cases():
             step = case.last
             since = self._asked_at.setdefault(step.id, now)
@@ -80,6 +84,27 @@ class People:
             self._down_since = None
             self._machine.log.full = False  # whoever starts a house makes room first
             self._machine.start()
+
+    def _mind_the_rules(self, now: int) -> None:
+        """SAFE_MODE against a bad model ends when somebody makes a good one live."""
+        config = self._story.config
+        if not config.safe_mode or self._story.open_cases():
+            self._rules_since = None
+        elif self._rules_since is None:
+            self._rules_since = now
+        elif now - self._rules_since >= self.manners.rules_us and "v1" in self._machine.shelf.files:
+            self._rules_since = None
+            changes = {
+                "model_version": "v1", "model_digest": self._machine.card("v1").digest,
+                "excluded_models": [name for name in config.excluded_models if name != "v1"],
+            }  # fmt: skip
+            self._publish(
+                ConfigChange(
+                    id=self._id(), base_version=config.version, changes=changes, actor="operator", forced=True,
+                    reason="rules have decided for long enough", at_us=self._machine.clock.now_us(),
+                ),
+                CONFIG,
+            )  # fmt: skip
 
     def _answer(self, incident_id: str) -> None:
         proposals = [p for p in self._story.proposals.values() if p.incident_id == incident_id and not p.is_undo]

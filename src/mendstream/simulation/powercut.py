@@ -32,7 +32,7 @@ from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.topics import Wing
 from mendstream.simulation import outage, traced
 from mendstream.simulation.outage import Durability, Finding, Left
-from mendstream.simulation.traced import Event, Said, Sync, Write
+from mendstream.simulation.traced import Event, Room, Said, Sync, Write
 
 DURABILITIES: tuple[Durability, ...] = ("power", "process")
 TURNS = 120
@@ -123,14 +123,19 @@ class Disk:
     may: dict[int, list[bytes]] = field(default_factory=dict)
     """Sector -> its contents since the last sync, oldest first."""
 
-    def put(self, event: Write) -> None:
+    def put(self, event: Write | Room) -> None:
         """Into the cache; nothing is sure yet."""
+        if isinstance(event, Room):
+            self._reach(event.size)
+            return
         end = event.at + len(event.data)
-        if end > len(self.cache):
-            self.cache.extend(bytes(end - len(self.cache)))
+        self._reach(end)
         self.cache[event.at : end] = event.data
         for sector in _sectors(event):
             self.may.setdefault(sector, []).append(bytes(self.cache[sector * SECTOR : (sector + 1) * SECTOR]))
+
+    def _reach(self, size: int) -> None:
+        self.cache.extend(bytes(max(0, size - len(self.cache))))
 
     def settle(self, sectors: Sequence[int]) -> None:
         """These are on the disk."""
@@ -158,6 +163,9 @@ class Disk:
                     kept = dice.choice([None, *contents])
             if kept is not None:
                 _place(found, sector, kept)
+        # Where a file ends is written apart from what is in it.
+        if dice.random() < 0.5:
+            found.extend(bytes(len(self.cache) - len(found)))
         return bytes(found)
 
 
@@ -203,7 +211,7 @@ class _Record:
     def _last(self) -> bytearray:
         disk = Disk(bytearray(self._before), bytearray(self._before))
         for event in self._of_log():
-            if isinstance(event, Write):
+            if isinstance(event, Write | Room):
                 disk.put(event)
         return disk.cache
 
@@ -223,14 +231,14 @@ class _Record:
                 word, _, count = event.text.partition(" ")
                 said[word] = int(count)
                 continue
-            if isinstance(event, Write):
+            if isinstance(event, Write | Room):
                 disk.put(event)
             for _ in range(wanted[number]):
                 how = dice.choice(HOW)
                 yield Image(number, how, disk.after(how, dice), bool(disk.may), said["turn"], said["published"])
             if isinstance(event, Sync):
                 disk.settle(list(disk.may))
-            elif event.through:
+            elif isinstance(event, Write) and event.through:
                 disk.settle(_sectors(event))
 
     def left(self, root: Path, image: Image, durability: Durability, seed: int) -> Left:

@@ -20,6 +20,7 @@ from mendstream.settings import Settings, load
 from mendstream.simulation.data import Tape
 from mendstream.simulation.dice import Dice
 from mendstream.simulation.faults import FAULT_OF
+from mendstream.simulation.health import Health
 from mendstream.simulation.invariants import INVARIANTS, Invariant
 from mendstream.simulation.kernel import Kernel
 from mendstream.simulation.log import Append, Writer
@@ -67,11 +68,12 @@ class Run:
         plan = self.plan
         self.kernel = Kernel(START_US)
         self.story = Story(START_US)
-        settings = settings_of(tuple(sorted(plan.settings.items(), key=str)))
+        settings = settings_of(msgspec.json.encode(plan.settings, order="sorted"))
         tape = Tape(plan.seed, START_US + 500_000, rate=settings.ingestion.rate)
         self.machine = Machine(self.kernel, Dice(plan.seed), settings, tape, _no_recorder)
         self.machine.usual = msgspec.convert(plan.habits, Habits)
         self.machine.habits = msgspec.convert(plan.habits, Habits)
+        self.story.health = Health(self.machine)
         self.people = People(self.machine, self.story, msgspec.convert(plan.people, Manners))
         self.watching = [kind(self.machine, self.story) for kind in self.invariants]
         self.machine.log.watchers += [self.story, self]
@@ -130,6 +132,7 @@ class Run:
         until = self.kernel.now_us + us
         while self.kernel.now_us < until and not self.story.violations:
             self.kernel.run(min(until, self.kernel.now_us + TICK_US))
+            self.story.health.tick()
             for invariant in self.watching:
                 invariant.tick()
 
@@ -230,8 +233,8 @@ class Run:
 
 
 @cache
-def settings_of(over: tuple[tuple[str, object], ...]) -> Settings:
-    """The settings of a simulated house, `over` them."""
+def settings_of(over: bytes) -> Settings:
+    """The settings of a simulated house; `over` them, as a JSON object."""
     return load(
         env={},
         dotenv=None,
@@ -246,7 +249,7 @@ def settings_of(over: tuple[tuple[str, object], ...]) -> Settings:
             "healing.proof_labels": 40,
             "metrics.enabled": False,
             "chaos.enabled": True,
-            **dict(over),
+            **msgspec.json.decode(over),
         },
     ).settings
 

@@ -22,6 +22,7 @@ from mendstream.contracts.records import (
     Verdict,
 )
 from mendstream.contracts.topics import Topic
+from mendstream.simulation.health import Health
 from mendstream.simulation.log import Append
 
 TAIL = 200
@@ -54,6 +55,8 @@ class Case:
 
 class Story:
     """A watcher of the log, the first in the row."""
+
+    health: Health
 
     def __init__(self, start_us: int) -> None:
         self.start_us = start_us

@@ -33,6 +33,14 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """The file is at least so long from now on, with zeros where nothing was written."""
+
+    file: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """All of the file is on the disk when the call returns."""
 
@@ -46,7 +54,7 @@ class Said:
     text: str
 
 
-Event = Write | Sync | Said
+Event = Write | Room | Sync | Said
 ACKS = "acks"
 """Writes to a file of this name are words for the record."""
 
@@ -59,8 +67,8 @@ _HEAD = struct.Struct("<B3xIQQ")
 _CALL = struct.Struct("<7Q")
 _IOVEC = struct.Struct("<QQ")
 _CALLS = {
-    "x86_64": {1: "write", 18: "pwrite", 20: "writev", 296: "pwritev", 74: "sync", 75: "sync"},
-    "aarch64": {64: "write", 68: "pwrite", 66: "writev", 70: "pwritev", 82: "sync", 83: "sync"},
+    "x86_64": {1: "write", 18: "pwrite", 20: "writev", 296: "pwritev", 74: "sync", 75: "sync", 285: "room"},
+    "aarch64": {64: "write", 68: "pwrite", 66: "writev", 70: "pwritev", 82: "sync", 83: "sync", 47: "room"},
 }
 _CALL_STOP = signal.SIGTRAP | 0x80
 
@@ -130,6 +138,8 @@ def _called(pid: int, call: str, args: Sequence[int], folder: str) -> list[Event
     file = path[len(folder) + 1 :]
     if call == "sync":
         return [Sync(file)]
+    if call == "room":
+        return [Room(file, args[2] + args[3])]
     data = _gathered(pid, args[1], args[2]) if call.endswith("v") else _memory(pid, args[1], args[2])
     if os.path.basename(file) == ACKS:
         return [Said(data.decode().strip())]

@@ -16,7 +16,8 @@ from mendstream.demo.accounting import account
 
 NOW = 1_700_000_000_000_000
 BLOCK = 10
-KEY = struct.Struct(">BHQ")
+KEY = struct.Struct(">BHQIIQ")
+PLACE = struct.Struct(">BHQ")
 
 
 class FixedClock:
@@ -83,9 +84,17 @@ def edit(root, change):
         change(txn, env.open_db(b"log", txn=txn))
 
 
+def at(txn, db, topic, position):
+    """Key and payload of the block that begins there."""
+    cursor = txn.cursor(db=db)
+    assert cursor.set_range(PLACE.pack(topic, 0, position))
+    assert cursor.key().startswith(PLACE.pack(topic, 0, position))
+    return cursor.item()
+
+
 def delete(topic, position):
     def change(txn, db):
-        assert txn.delete(KEY.pack(topic, 0, position), db=db)
+        assert txn.delete(at(txn, db, topic, position)[0], db=db)
 
     return change
 
@@ -106,10 +115,9 @@ def test_a_lost_decision_is_noticed(copy):
 
 def test_one_lost_decision_line_is_noticed(copy):
     def cut(txn, db):
-        key = KEY.pack(3, 0, 40)
-        value = bytes(txn.get(key, db=db))
-        head, lines = value[:12], value[12:].rstrip(b"\n").split(b"\n")
-        txn.put(key, head + b"\n".join(lines[:3] + lines[4:]) + b"\n", db=db)
+        key, value = at(txn, db, 3, 40)
+        lines = value.rstrip(b"\n").split(b"\n")
+        txn.put(key, b"\n".join(lines[:3] + lines[4:]) + b"\n", db=db)
 
     edit(copy, cut)
     found = account(copy)
@@ -126,7 +134,8 @@ def test_a_lost_accepted_block_is_noticed_wherever_it_was(copy, position):
 
 def test_a_second_decision_is_noticed(copy):
     def repeat(txn, db):
-        txn.put(KEY.pack(3, 0, 100), bytes(txn.get(KEY.pack(3, 0, 70), db=db)), db=db)
+        _, value = at(txn, db, 3, 70)
+        txn.put(KEY.pack(3, 0, 100, BLOCK, len(value), NOW), value, db=db)
 
     edit(copy, repeat)
     found = account(copy)

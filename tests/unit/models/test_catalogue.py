@@ -25,6 +25,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 def test_the_model_is_a_plain_file(catalogue):
     catalogue.add(ONNX, card("v1"))
     assert catalogue.path("v1").read_bytes() == ONNX
+    assert [entry.name for entry in catalogue.directory.iterdir()] == ["v1"]  # moved into place, not copied
     with pytest.raises(ModelError, match="is no model version"):
         catalogue.path("../v1")
 

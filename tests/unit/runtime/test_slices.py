@@ -10,6 +10,7 @@ from mendstream.runtime.slices import Slicer
 
 TARGET_S = 0.1
 MOST = 2000
+START = 128
 
 
 def run(slicer: Slicer, call_s: float, row_s: float, steps: int = 30, waiting: int = 10**9) -> list[int]:
@@ -22,18 +23,27 @@ def run(slicer: Slicer, call_s: float, row_s: float, steps: int = 30, waiting: i
     return sizes
 
 
-def test_without_experience_a_batch_is_whole():
-    assert Slicer(most=MOST).rows == MOST
+@pytest.mark.parametrize("most", [1, 100, MOST])
+def test_without_experience_a_batch_is_small(most):
+    """It may be a model that takes milliseconds a row, in front of a backlog: nobody could stop the first step."""
+    assert Slicer(most=most).rows == min(START, most)
 
 
-def test_a_cheap_step_stays_whole():
-    assert set(run(Slicer(most=MOST), 0.001, 5e-6)) == {MOST}
+def test_a_cheap_step_is_whole_from_the_second_on():
+    assert run(Slicer(most=MOST), 0.001, 5e-6) == [START] + [MOST] * 29
 
 
 def test_a_cost_per_row_is_cut_to_the_target_at_once():
     sizes = run(Slicer(most=MOST), 0.0, 0.002)
-    assert sizes[0] == MOST
+    assert sizes[0] == START
     assert max(sizes[1:]) <= 50
+
+
+@pytest.mark.parametrize("cold_s", [0.03, 0.06, 0.4, 3.0])
+def test_a_first_step_that_is_slow_because_nothing_is_warm_costs_a_few_small_ones(cold_s):
+    slicer = Slicer(most=MOST)
+    slicer.saw(START, cold_s)
+    assert run(slicer, 0.0005, 1e-6)[4:] == [MOST] * 26
 
 
 def test_a_cost_per_call_leaves_the_batches_whole():

@@ -76,6 +76,7 @@ class Ringer:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._folders: dict[Stream, Path] = {}
         self._listeners: dict[Stream, tuple[int, tuple[Path, ...]]] = {}
         self._fds: dict[str, int] = {}
         self._ringing = threading.Lock()
@@ -91,7 +92,9 @@ class Ringer:
                         self._ring_one(link)
 
     def _who(self, stream: Stream) -> tuple[Path, ...]:
-        folder = _folder(self._root, stream)
+        folder = self._folders.get(stream)
+        if folder is None:
+            folder = self._folders[stream] = _folder(self._root, stream)
         try:
             changed = os.stat(folder).st_mtime_ns
         except FileNotFoundError:

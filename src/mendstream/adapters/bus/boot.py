@@ -6,6 +6,8 @@ torn.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +57,25 @@ def closed(root: Path) -> None:
 
 
 def verify(root: Path) -> list[str]:
-    """What is wrong with a log: gaps, ends that do not fit, positions beyond an end. Empty: it is whole."""
+    """What is wrong with a log: gaps, ends that do not fit, positions beyond an end. Empty: nothing that can be seen.
+
+    Looked at by a process of its own: LMDB believes what it reads, and a torn page may end who follows it.
+    """
+    call = f"from mendstream.adapters.bus.boot import tell; tell({str(root)!r})"
+    reader = subprocess.run([sys.executable, "-c", call], capture_output=True, check=False)
+    if reader.returncode != 0:
+        said = reader.stderr.decode(errors="replace").strip().splitlines()
+        why = said[-1] if said else f"its reader ended with signal {-reader.returncode}"
+        return [f"cannot be read: {why}"]
+    return msgspec.json.decode(reader.stdout, type=list[str])
+
+
+def tell(root: str) -> None:
+    """The body of that process."""
+    sys.stdout.buffer.write(msgspec.json.encode(_problems(Path(root))))
+
+
+def _problems(root: Path) -> list[str]:
     problems: list[str] = []
     ends: dict[str, int] = {}
     positions: list[tuple[str, str, int]] = []

@@ -2,7 +2,7 @@
 
 A process writes one environment (its wing) and reads both. Layout of each:
 
-    log     topic, partition, position (big-endian) -> rows, time, payload
+    log     topic, partition, position, rows, bytes, time (big-endian) -> payload
     ends    topic, partition -> first position kept, end, bytes
     tasks   task -> epoch, turns, positions
     state   task, 0 -> snapshot; task, 1, turn -> changes since
@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import lmdb
 import msgspec
 
+from mendstream.adapters.bus.ahead import Ahead
 from mendstream.adapters.bus.bell import FifoBell, Ringer
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.adapters.room import disk_full, says_full, told
@@ -30,8 +31,9 @@ from mendstream.contracts.errors import Conflict, CouldNot, DataDirError, Fenced
 from mendstream.contracts.ports import Block, Claim, Clock, Out, Position, TaskCommit
 from mendstream.contracts.topics import SPECS, TOPICS, Codec, Stream, Topic, Wing, wing_of
 
-_HEAD = struct.Struct("<Iq")  # rows, time of the append
-_KEY = struct.Struct(">BHQ")
+_KEY = struct.Struct(">BHQIIQ")
+"""All about a block but its payload, which so is written without another copy and trimmed without being read."""
+_PLACE = struct.Struct(">BHQ")
 _STREAM = struct.Struct(">BH")
 _ENDS = struct.Struct("<qqq")
 _NUMBER = {spec.topic: number for number, spec in enumerate(TOPICS)}
@@ -39,7 +41,7 @@ _PIPELINE = frozenset({"feature", "model", "decision"})
 _TRIM_EVERY = 16
 _TRIM_BLOCKS = 8
 """At least so many blocks at a time; more where more were appended since, or the log would grow for ever."""
-_FORMAT = 1
+_FORMAT = 2
 _KEPT_BYTES = 8 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -48,6 +50,16 @@ class _Task(msgspec.Struct):
     epoch: int = 0
     turns: int = 0
     positions: dict[str, int] = {}
+
+
+class _Key(NamedTuple):
+    topic: int
+    partition: int
+    position: Position
+    rows: int
+    bytes: int
+    at_us: int
+    """When the block was appended."""
 
 
 class _Ends(NamedTuple):
@@ -93,7 +105,7 @@ class _Env:
 
 def create(root: Path, *, incarnation: str, map_bytes: int) -> str:
     """Make the two environments if they are missing; returns the log's incarnation (`incarnation` if it is new)."""
-    version = b"0"
+    versions: list[int] = []
     for wing in Wing:
         try:
             (root / wing.value).mkdir(parents=True, exist_ok=True)
@@ -109,18 +121,21 @@ def create(root: Path, *, incarnation: str, map_bytes: int) -> str:
                 txn.put(b"format", str(_FORMAT).encode())
             else:
                 incarnation = bytes(held).decode()
-                version = max(version, bytes(txn.get(b"format", b"0")))
+                versions.append(int(bytes(txn.get(b"format", b"0"))))
         env.env.close()
-    _check_format(root, version)
+    for version in versions:
+        _check_format(root, version)
     return incarnation
 
 
-def _check_format(root: Path, version: bytes) -> None:
-    if int(version) > _FORMAT:
-        raise DataDirError(
-            f"{root} was written by a newer mendstream (format {int(version)}, this one reads {_FORMAT})",
-            hint="upgrade mendstream, or choose another directory with --data DIR",
-        )
+def _check_format(root: Path, version: int) -> None:
+    if version == _FORMAT:
+        return
+    age, way = ("a newer", "upgrade mendstream") if version > _FORMAT else ("an older", "use that version")
+    raise DataDirError(
+        f"{root} was written by {age} mendstream (format {version}, this one reads {_FORMAT})",
+        hint=f"{way}, or choose another directory with --data DIR",
+    )
 
 
 def renew(root: Path) -> None:
@@ -143,11 +158,12 @@ def inspect(env: lmdb.Environment, ends: dict[str, int], positions: list[tuple[s
         at: dict[bytes, int] = {}
         with txn.cursor(db=log) as cursor:
             for key, value in cursor:
-                _, _, position = _KEY.unpack(key)
-                prefix = bytes(key[:3])
-                if at.setdefault(prefix, position) != position:
-                    problems.append(f"{_named(names, prefix)} has a gap before {position}")
-                at[prefix] = position + _HEAD.unpack_from(value)[0]
+                block, prefix = _key(key), bytes(key[: _STREAM.size])
+                if at.setdefault(prefix, block.position) != block.position:
+                    problems.append(f"{_named(names, prefix)} has a gap before {block.position}")
+                if len(value) != block.bytes:
+                    problems.append(f"{_named(names, prefix)} is cut short at {block.position}")
+                at[prefix] = block.position + block.rows
         with txn.cursor(db=kept) as cursor:
             for key, value in cursor:
                 held = _Ends(*_ENDS.unpack(value))
@@ -199,6 +215,7 @@ class LmdbBus:
         self._mine = self._envs[wing]
         if not readonly:
             _keep_freed_memory()
+        self._ahead = Ahead(self._mine.env)
         self._watch = LockWatch(root / "run" / f"lock-{wing.value}", clock)
         self._ringer = Ringer(root / "bells")
         self._writing = threading.Lock()
@@ -207,7 +224,7 @@ class LmdbBus:
         """Blocks appended since the last look at what may go."""
         with self._envs[Wing.CONTROL].env.begin(db=self._envs[Wing.CONTROL].meta) as txn:
             self._incarnation = bytes(txn.get(b"incarnation", b"")).decode()
-            version = bytes(txn.get(b"format", b"0"))
+            version = int(bytes(txn.get(b"format", b"0")))
         try:
             _check_format(root, version)
         except DataDirError:
@@ -235,9 +252,9 @@ class LmdbBus:
             if not _seek(cursor, prefix, number, stream.partition, position):
                 return []
             for key, value in cursor:
-                if key[:3] != prefix or max_rows <= 0 or (blocks and size + len(value) > max_bytes):
+                if not key.startswith(prefix) or max_rows <= 0 or (blocks and size + len(value) > max_bytes):
                     break
-                block = _block(stream, _KEY.unpack(key)[2], value, position, max_rows)
+                block = _block(stream, _key(key), value, position, max_rows)
                 if block is None:
                     continue
                 blocks.append(block)
@@ -325,18 +342,18 @@ class LmdbBus:
         if wing_of(out.stream) is not self._wing:
             raise CouldNot(f"{out.stream} belongs to the other wing; this process writes {self._wing.value}")
         held = ends.get(out.stream) or _ends(txn, self._mine, out.stream)
-        key = _KEY.pack(_NUMBER[out.stream.topic], out.stream.partition, held.end)
-        value = _HEAD.pack(out.rows, self._clock.now_us()) + out.value
-        txn.put(key, value, db=self._mine.log)
+        number, size = _NUMBER[out.stream.topic], len(out.value)
+        key = _KEY.pack(number, out.stream.partition, held.end, out.rows, size, self._clock.now_us())
+        txn.put(key, out.value, db=self._mine.log)
         self._grown[out.stream] = self._grown.get(out.stream, 0) + 1
-        ends[out.stream] = _Ends(held.first, held.end + out.rows, held.bytes + len(value))
+        ends[out.stream] = _Ends(held.first, held.end + out.rows, held.bytes + size)
 
     def _put_task(self, txn: Any, commit: TaskCommit, row: _Task) -> None:
         name, env = str(commit.task).encode(), self._mine
         txn.put(name, _encode(row), db=env.tasks)
         if commit.snapshot is not None:
             txn.put(name + b"\0\0", commit.snapshot, db=env.state)
-            for key, _ in list(_prefixed(txn, env.state, name + b"\0\1")):
+            for key in list(_keys(txn, env.state, name + b"\0\1")):
                 txn.delete(key, db=env.state)
         elif commit.changes is not None:
             txn.put(name + b"\0\1" + commit.turn.to_bytes(8, "big"), commit.changes, db=env.state)
@@ -350,6 +367,7 @@ class LmdbBus:
                 kept = self._trim(txn, stream, _ends(txn, self._mine, stream), 2 * blocks + _TRIM_BLOCKS)
                 txn.put(_stream_key(stream), _ENDS.pack(*kept), db=self._mine.ends)
             self._grown.clear()
+            self._ahead.keep()
 
     def _trim(self, txn: Any, stream: Stream, ends: _Ends, most: int) -> _Ends:
         """Delete at most `most` of the oldest blocks: over the limits, and not still to be read by a pipeline stage."""
@@ -361,14 +379,14 @@ class LmdbBus:
             (self._read_to(txn, reader, stream) for reader in spec.readers if reader in _PIPELINE), default=ends.end
         )
         first, size = ends.first, ends.bytes
-        for _, (key, value) in zip(range(most), _prefixed(txn, self._mine.log, _stream_key(stream)), strict=False):
-            rows, at_us = _HEAD.unpack_from(value)
+        for _, key in zip(range(most), _keys(txn, self._mine.log, _stream_key(stream)), strict=False):
+            block = _key(key)
             too_big = spec.retention_bytes and size > spec.retention_bytes
-            too_old = spec.retention_s and at_us < oldest
-            if not (too_big or too_old) or first + rows > needed:
+            too_old = spec.retention_s and block.at_us < oldest
+            if not (too_big or too_old) or first + block.rows > needed:
                 break
             txn.delete(key, db=self._mine.log)
-            first, size = first + rows, size - len(value)
+            first, size = first + block.rows, size - block.bytes
         return _Ends(first, ends.end, size)
 
     def _read_to(self, txn: Any, reader: str, stream: Stream) -> Position:
@@ -442,6 +460,10 @@ def _ends(txn: Any, env: _Env, stream: Stream) -> _Ends:
     return _Ends(0, 0, 0) if held is None else _Ends(*_ENDS.unpack(held))
 
 
+def _key(key: bytes) -> _Key:
+    return _Key(*_KEY.unpack(key))
+
+
 def _prefixed(txn: Any, db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     with txn.cursor(db=db) as cursor:
         if cursor.set_range(prefix):
@@ -451,27 +473,34 @@ def _prefixed(txn: Any, db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]
                 yield bytes(key), bytes(value)
 
 
+def _keys(txn: Any, db: Any, prefix: bytes) -> Iterator[bytes]:
+    with txn.cursor(db=db) as cursor:
+        if cursor.set_range(prefix):
+            for key in cursor.iternext(keys=True, values=False):
+                if not key.startswith(prefix):
+                    return
+                yield bytes(key)
+
+
 def _seek(cursor: Any, prefix: bytes, number: int, partition: int, position: int) -> bool:
     """To the block that holds `position`, or the first one behind it."""
-    wanted = _KEY.pack(number, partition, position)
+    wanted = _PLACE.pack(number, partition, position)
     if not cursor.set_range(wanted):
-        return bool(cursor.last()) and cursor.key()[:3] == prefix
-    if cursor.key()[:3] == prefix and _KEY.unpack(cursor.key())[2] == position:
+        return bool(cursor.last()) and cursor.key().startswith(prefix)
+    if cursor.key().startswith(wanted):
         return True
     # `position` may lie inside the block before, if that is of this stream; else the first one behind it.
-    return (bool(cursor.prev()) and cursor.key()[:3] == prefix) or bool(cursor.set_range(wanted))
+    return (bool(cursor.prev()) and cursor.key().startswith(prefix)) or bool(cursor.set_range(wanted))
 
 
-def _block(stream: Stream, start: int, value: bytes, position: int, max_rows: int) -> Block | None:
+def _block(stream: Stream, key: _Key, payload: bytes, position: int, max_rows: int) -> Block | None:
     """The part of a stored block from `position` on, at most `max_rows`; None if it ends before `position`."""
-    rows, at_us = _HEAD.unpack_from(value)
-    skip = max(0, position - start)
-    if skip >= rows:
+    skip = max(0, position - key.position)
+    if skip >= key.rows:
         return None
-    take = min(rows - skip, max_rows)
-    payload: bytes | memoryview = memoryview(value)[_HEAD.size :]
+    take = min(key.rows - skip, max_rows)
     if SPECS[stream.topic].codec is Codec.JSON:
-        if skip or take < rows:
-            payload = b"\n".join(bytes(payload).split(b"\n")[skip : skip + take])
-        return Block(stream, start + skip, take, payload, at_us)
-    return Block(stream, start + skip, take, payload, at_us, skip)
+        if skip or take < key.rows:
+            payload = b"\n".join(payload.split(b"\n")[skip : skip + take])
+        return Block(stream, key.position + skip, take, payload, key.at_us)
+    return Block(stream, key.position + skip, take, payload, key.at_us, skip)
