@@ -115,6 +115,9 @@ class Bus(Protocol):
     def publish(self, outs: Sequence[Out]) -> None:
         """Append outside any turn: pulses, counts, and what people and sinks write."""
 
+    def now_us(self) -> int:
+        """By the clock that blocks are stamped with."""
+
     def listen(self, name: str, streams: Sequence[Stream]) -> Bell: ...
     def close(self) -> None: ...
 

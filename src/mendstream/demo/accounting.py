@@ -3,9 +3,9 @@
 An independent reader: it shares no code with the house, so that a mistake there cannot hide itself here. All that it
 knows is written down in this page.
 
-- `DIR/data` and `DIR/control` are LMDB environments. Their database `log` maps (topic number, partition, position, rows,
-  bytes, time in microseconds), packed as >BHQIIQ, to the payload of a block. Their database `ends` maps (topic number,
-  partition), packed as >BH, to (first position kept, end, bytes), packed as <qqq.
+- `DIR/data` and `DIR/control` are LMDB environments. Their database `log` maps (topic number, partition, position,
+  rows, bytes, time in microseconds), packed as >BHQIIQ, to the payload of a block. Their database `ends` maps (topic
+  number, partition), packed as >BH, to (first position kept, end, bytes), packed as <qqq.
 - Topic numbers: 0 raw-events, 3 decisions, 4 agent-metrics, 14 dead-letters. Payloads of raw-events are Arrow IPC
   streams with a column `event_id`; the others are JSON lines. A dead letter's `value` is base64: the line from outside
   (topic `source`), or an Arrow IPC stream of the rows that a later stage gave up (`raw-events` ... `predictions`).

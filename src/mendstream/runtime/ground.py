@@ -5,6 +5,7 @@ Imports neither Arrow nor any agent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -18,8 +19,8 @@ from mendstream.adapters.room import told
 from mendstream.contracts.knobs import LiveConfig, fold
 from mendstream.contracts.ports import Bus, Out
 from mendstream.contracts.records import ConfigChange, decode_each, encode_block
-from mendstream.contracts.topics import CONFIG, Topic, Wing
-from mendstream.runtime.clock import WallClock
+from mendstream.contracts.topics import CONFIG, Stream, Topic, Wing
+from mendstream.runtime.clock import HouseClock, set_clock
 from mendstream.settings import Settings, models_dir, require_built
 
 
@@ -33,7 +34,7 @@ def open_bus(settings: Settings, wing: str | Wing = Wing.CONTROL, *, readonly: b
     return LmdbBus(
         data_dir(settings),
         Wing(wing),
-        WallClock(),
+        HouseClock(data_dir(settings)),
         map_bytes=settings.bus.map_size_mb << 20,
         durability=settings.bus.durability,
         readonly=readonly,
@@ -56,22 +57,33 @@ def _prepare(settings: Settings, root: Path) -> None:
     catalogue = Catalogue(models_dir(settings).absolute())
     if settings.models.initial:
         catalogue.import_dir(Path(settings.models.initial))
+    with contextlib.closing(open_bus(settings, readonly=True)) as bus:
+        set_clock(root, _newest_us(bus))
     bus = open_bus(settings)
     try:
         if bus.bounds(CONFIG)[1] == 0:
-            bus.publish([Out(CONFIG, encode_block([_first_config(catalogue, bus.incarnation)]), 1)])
+            bus.publish([Out(CONFIG, encode_block([_first_config(catalogue, bus.incarnation, bus.now_us())]), 1)])
     finally:
         bus.close()
 
 
-def _first_config(catalogue: Catalogue, incarnation: str) -> ConfigChange:
+def _newest_us(bus: Bus) -> int:
+    """The latest stamp in the log, as far as the streams tell that grow all the time; 0 in a new one."""
+    newest = 0
+    for stream in (Stream(Topic.AGENT_METRICS, 0), Stream(Topic.AGENT_METRICS, 1), Stream(Topic.INCIDENT_LOG, 0)):
+        end = bus.bounds(stream)[1]
+        for block in bus.read(stream, max(0, end - 1), max_rows=1, max_bytes=1 << 20):
+            newest = max(newest, block.at_us)
+    return newest
+
+
+def _first_config(catalogue: Catalogue, incarnation: str, now: int) -> ConfigChange:
     """Which model is live from the first event on; none, and the fallback serves until one is promoted."""
     changes: dict[str, Any] = {}
     versions = catalogue.versions()
     if versions:
         card = catalogue.fetch(versions[0])
         changes = {"model_version": card.version, "model_digest": card.digest}
-    now = WallClock().now_us()
     return ConfigChange(
         id=f"{incarnation}/init/0/1", base_version=0, changes=changes, actor="init", reason="first start", at_us=now
     )

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def inject(
 
 
 def _record(bus: Bus, row: FaultRow, params: dict[str, Scalar], on: bool, actor: str) -> str:
-    _publish(bus, Fault(id=_id(bus, actor, 0), name=row.name, on=on, params=params, actor=actor, at_us=_now_us()))
+    _publish(bus, Fault(id=_id(bus, actor, 0), name=row.name, on=on, params=params, actor=actor, at_us=bus.now_us()))
     if not on:
         return f"{row.name} is out"
     told = ", ".join(f"{name} = {value:g}" for name, value in params.items() if isinstance(value, float) and value)
@@ -75,7 +74,7 @@ def _promote(settings: Settings, bus: Bus, row: FaultRow, version: str, actor: s
             raise UsageError(f"{row.name}: {version} is live already", hint="`mendstream models history`")
         change = ConfigChange(
             id=_id(bus, actor, attempt), base_version=base.version, actor=actor, reason=f"chaos: {row.name}",
-            changes={"model_version": version, "model_digest": card.digest}, at_us=_now_us(), forced=True,
+            changes={"model_version": version, "model_digest": card.digest}, at_us=bus.now_us(), forced=True,
         )  # fmt: skip
         _publish(bus, change)
         now = current_config(bus)
@@ -90,11 +89,7 @@ def _publish(bus: Bus, record: Record) -> None:
 
 
 def _id(bus: Bus, actor: str, ordinal: int) -> str:
-    return f"{bus.incarnation}/chaos.{actor}.{os.getpid()}/{_now_us()}/{ordinal}"
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
+    return f"{bus.incarnation}/chaos.{actor}.{os.getpid()}/{bus.now_us()}/{ordinal}"
 
 
 @contextlib.contextmanager

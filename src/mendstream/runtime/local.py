@@ -17,7 +17,7 @@ from mendstream.contracts.topics import Wing
 from mendstream.runtime import aside
 from mendstream.runtime.assignment import read_assignment
 from mendstream.runtime.beat import Beat
-from mendstream.runtime.clock import WallClock
+from mendstream.runtime.clock import HouseClock
 from mendstream.runtime.ground import data_dir, open_bus
 from mendstream.runtime.roster import Place
 from mendstream.settings import Settings, mlflow_uri, models_dir, store_url
@@ -36,7 +36,7 @@ class LocalWorld:
         self._settings = settings
         self._place = place
         self._root = data_dir(settings)
-        self.clock = WallClock()
+        self.clock = HouseClock(self._root)
         self.pid = os.getpid()
         self.cards = Catalogue(models_dir(settings).absolute())
 

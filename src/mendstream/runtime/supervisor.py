@@ -21,7 +21,7 @@ from mendstream.contracts.errors import DataDirError, MendstreamError
 from mendstream.contracts.topics import Wing
 from mendstream.runtime import logs
 from mendstream.runtime.aside import Every
-from mendstream.runtime.clock import WallClock
+from mendstream.runtime.clock import HouseClock, WallClock
 from mendstream.runtime.ground import data_dir, open_bus, prepare
 from mendstream.runtime.restarter import LocalRestarter, fork_server
 from mendstream.runtime.roster import Place, places
@@ -41,6 +41,7 @@ class House:
         self.settings = settings
         self.root = data_dir(settings)
         self.clock = WallClock()
+        """The house's own, once it has been set at the start."""
 
     def __enter__(self) -> House:
         from mendstream.runtime.worker import main
@@ -49,10 +50,11 @@ class House:
         logs.setup(self.root / "logs", "supervisor", self.settings.log.level)
         fork_server()
         prepare(self.settings)
+        self.clock = HouseClock(self.root)
         self._bus = open_bus(self.settings)
         self._bell = self._bus.listen("supervisor", [COMMANDS])
         self._restarter = LocalRestarter(self.root, self._bell, main, to_environment(self.settings))
-        self._locks = _Locks(self.root / "run", LOCK_LIMIT_US[self.settings.bus.durability])
+        self._locks = _Locks(self.root / "run", self.clock, LOCK_LIMIT_US[self.settings.bus.durability])
         self._locks.start()
         self._supervision = Supervision(
             bus=self._bus, clock=self.clock, restarter=self._restarter, notices=_Files(self.root / "run"),
@@ -108,9 +110,9 @@ class _Locks(Every):
     On a thread of its own, for the supervision writes to the log too, and would wait with them.
     """
 
-    def __init__(self, folder: Path, limit_us: int) -> None:
+    def __init__(self, folder: Path, clock: WallClock, limit_us: int) -> None:
         super().__init__("locks", TICK_US / 1e6, self._watch)
-        self._clock = WallClock()
+        self._clock = clock
         self._limit_us = limit_us
         self._watches = [LockWatch(folder / f"lock-{wing.value}", self._clock) for wing in Wing]
 

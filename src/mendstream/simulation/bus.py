@@ -75,6 +75,9 @@ class SimBus:
     def incarnation(self) -> str:
         return self._log.incarnation
 
+    def now_us(self) -> int:
+        return self._host.writer.now_us()
+
     def bounds(self, stream: Stream) -> tuple[Position, Position]:
         self._host.reach()
         return self._log.bounds(stream)
@@ -103,8 +106,8 @@ class SimBus:
         fate, delay_us = self._host.fate()
         if fate in (Fate.LOST, Fate.LATE, Fate.ORPHANED):
             if fate is not Fate.LOST:
-                writer = self._host.writer
-                self._host.later(delay_us, lambda: self._arrive(commits, writer))
+                writer, cuts = self._host.writer, self._log.cuts
+                self._host.later(delay_us, lambda: self._arrive(commits, writer, cuts))
             if fate is Fate.ORPHANED:
                 self._host.die()
             self._host.pass_time(UNKNOWN_AFTER_US)
@@ -120,7 +123,9 @@ class SimBus:
             raise CommitUnknown("the log did not answer a commit")
         return ends
 
-    def _arrive(self, commits: Sequence[TaskCommit], writer: Writer) -> None:
+    def _arrive(self, commits: Sequence[TaskCommit], writer: Writer, cuts: int) -> None:
+        if self._log.cuts != cuts:
+            return  # the machine that it was under way on has gone down since
         try:
             self._log.commit(commits, writer)
         except MendstreamError:

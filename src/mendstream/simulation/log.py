@@ -47,6 +47,8 @@ class Watcher(Protocol):
     def appended(self, append: Append) -> None: ...
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None: ...
     def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None: ...
+    def forgot(self, log: SimLog) -> None:
+        """A power cut took what was not synced: what is left is all that ever was, and a new incarnation begins."""
 
 
 @dataclass
@@ -88,6 +90,8 @@ class SimLog:
         self.hidden: dict[Stream, Position] = {}
         """Where an open transaction hides what comes after it; readers see no further."""
         self.watchers: list[Watcher] = []
+        self.cuts = 0
+        """How often the power was cut: what was under way then never arrives."""
         self._synced = synced
         self._streams: dict[Stream, _Rows] = {}
         self._tasks: dict[TaskId, Task] = {}
@@ -256,6 +260,7 @@ class SimLog:
 
     def cut_power(self) -> None:
         """What was not synced is gone; with durability `process` that begins a new incarnation."""
+        self.cuts += 1
         if self._synced:
             return
         for stream, rows in self._streams.items():
@@ -264,6 +269,9 @@ class SimLog:
         self._tasks = {task: _copy(held) for task, held in self._saved_tasks.items()}
         stem, _, number = self.incarnation.partition(".")
         self.incarnation = f"{stem}.{int(number) + 1}"
+        self.newest_us = max((rows.blocks[-1].at_us for rows in self._streams.values() if rows.blocks), default=0)
+        for watcher in self.watchers:
+            watcher.forgot(self)
 
 
 def _copy(task: Task) -> Task:

@@ -50,6 +50,11 @@ class People:
     def start(self) -> None:
         self._machine.kernel.after(_LOOK_US, self._look)
 
+    def forget(self) -> None:
+        """What they said may be gone from the log: they look at everything again."""
+        self._answered.clear()
+        self._asked_at.clear()
+
     def _look(self) -> None:
         self._machine.kernel.after(_LOOK_US, self._look)
         now = self._machine.kernel.now_us

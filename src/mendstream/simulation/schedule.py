@@ -23,7 +23,7 @@ from mendstream.simulation.faults import FAULT_OF
 from mendstream.simulation.health import Health
 from mendstream.simulation.invariants import INVARIANTS, Invariant
 from mendstream.simulation.kernel import Kernel
-from mendstream.simulation.log import Append, Writer
+from mendstream.simulation.log import Append, SimLog, Writer
 from mendstream.simulation.machine import Habits, Machine
 from mendstream.simulation.models import SimCatalogue
 from mendstream.simulation.people import Manners, People
@@ -36,6 +36,7 @@ WARM_US = 3_000_000
 WELL_WITHIN_US = 90_000_000
 """Once the faults have stopped, the house has to be well within this time."""
 WELL_FOR_US = 1_000_000
+WRITE_BACK_US = (1_000_000, 3_000_000)
 DRAIN_US = 10_000_000
 """How long what has happened may take to be decided, in a house that is well."""
 
@@ -92,11 +93,18 @@ class Run:
         for invariant in self.watching:
             invariant.claimed(task, epoch, process, generation)
 
+    def forgot(self, log: SimLog) -> None:
+        self.people.forget()
+        for invariant in self.watching:
+            invariant.forgot()
+
     # --- the two phases ----------------------------------------------------------------------------------------------
 
     def __call__(self) -> Outcome:
         started = time.process_time()
         self._first_config()
+        if any(injection.fault == "power-cut" for injection in self.plan.injections):
+            self._write_back()
         self.machine.start()
         self.people.start()
         for injection in self.plan.injections:
@@ -126,6 +134,11 @@ class Run:
             changes={"model_version": card.version, "model_digest": card.digest},
         )  # fmt: skip
         self.machine.log.publish([Out(CONFIG, encode_block([change]), 1)], Writer("init", 1, self.machine.clock.now_us))
+
+    def _write_back(self) -> None:
+        """What is written reaches the disk now and then, as the operating system likes."""
+        self.machine.log.sync()
+        self.kernel.after(self.machine.dice.of("write back").randrange(*WRITE_BACK_US), self._write_back)
 
     def _go(self, us: int) -> None:
         """Let time pass; invariants look at every tick, and a broken one ends it."""

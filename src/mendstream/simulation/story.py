@@ -20,10 +20,11 @@ from mendstream.contracts.records import (
     Proposal,
     Status,
     Verdict,
+    decode_each,
 )
-from mendstream.contracts.topics import Topic
+from mendstream.contracts.topics import Stream, Topic
 from mendstream.simulation.health import Health
-from mendstream.simulation.log import Append
+from mendstream.simulation.log import Append, SimLog
 
 TAIL = 200
 _TOLD = (Topic.ALERTS, Topic.INCIDENT_LOG, Topic.CONFIG_UPDATES, Topic.POLICY_REQUESTS, Topic.POLICY_DECISIONS,
@@ -64,6 +65,14 @@ class Story:
         self.digest = hashlib.blake2b(digest_size=16)
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.violations: list[Violation] = []
+        self._begin()
+        self.injected: list[tuple[int, Injection, bool]] = []
+        """(when, what, put in or taken out)"""
+        self.calm_since_us: int | None = None
+        """Since when all faults have stopped."""
+
+    def _begin(self) -> None:
+        """Nothing has been told yet."""
         self.config = LiveConfig()
         self.changes: dict[int, ConfigChange] = {}
         """version -> the change that made it"""
@@ -76,10 +85,6 @@ class Story:
         self.verdicts: list[Verdict] = []
         self.commands: dict[str, Command] = {}
         self.results: list[CommandResult] = []
-        self.injected: list[tuple[int, Injection, bool]] = []
-        """(when, what, put in or taken out)"""
-        self.calm_since_us: int | None = None
-        """Since when all faults have stopped."""
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -98,6 +103,15 @@ class Story:
 
     def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None:
         self.note(f"{process} (generation {generation}) owns {task}, epoch {epoch}", self.now_us)
+
+    def forgot(self, log: SimLog) -> None:
+        """What is left of the log is told again from its start."""
+        self._begin()
+        for topic in _TOLD:
+            for block in log.read(Stream(topic, 0), 0, max_rows=1 << 30, max_bytes=1 << 40):
+                for record in decode_each(topic, bytes(block.value)):
+                    self._fold(record)
+        self.note(f"the log is an older copy of itself: incarnation {log.incarnation}", self.now_us)
 
     def hurt(self, injection: Injection, on: bool, at_us: int) -> None:
         self.injected.append((at_us, injection, on))

@@ -34,6 +34,7 @@ def folder(tmp_path, monkeypatch):
 def bus(folder, monkeypatch):
     """The bus of the data directory `.mendstream`."""
     fake = FakeBus()
+    fake.now = NOW
 
     def open_bus(settings, wing="control", *, readonly=False):
         fake.opened.append((str(wing), readonly))
@@ -43,8 +44,6 @@ def bus(folder, monkeypatch):
     monkeypatch.setattr("mendstream.runtime.ground.open_bus", open_bus)
     monkeypatch.setattr("mendstream.cli.work.bus.person", lambda: "ada")
     monkeypatch.setattr("mendstream.runtime.inject.open_bus", lambda settings: open_bus(settings))
-    for module in ("bus", "answers", "status", "incidents", "train"):
-        monkeypatch.setattr(f"mendstream.cli.work.{module}.now_us", lambda: NOW)
     for module in ("answers", "operate", "incidents"):
         monkeypatch.setattr(f"mendstream.cli.work.{module}.person", lambda: "ada")
     return fake

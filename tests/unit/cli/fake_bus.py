@@ -23,6 +23,10 @@ class FakeBus:
     """The part of contracts.ports.Bus that verbs use. Blocks stand as they were published."""
 
     incarnation = "abc123"
+    now = 0
+
+    def now_us(self) -> int:
+        return self.now
 
     def __init__(self) -> None:
         self.blocks: dict[Stream, list[Block]] = {}

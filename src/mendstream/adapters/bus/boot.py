@@ -39,14 +39,14 @@ def unclean(root: Path) -> bool:
         return False
     except msgspec.DecodeError:
         return True  # half written: it was open
-    return last.boot != _boot_id() and not last.clean and last.durability == "process"
+    return last.boot != boot_id() and not last.clean and last.durability == "process"
 
 
 def opened(root: Path, durability: Literal["power", "process"]) -> None:
     """Note that the log is in use."""
     path = root / "run" / "boot.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    overwrite(path, msgspec.json.encode(Boot(_boot_id(), False, durability)), _SIZE)
+    overwrite(path, msgspec.json.encode(Boot(boot_id(), False, durability)), _SIZE)
 
 
 def closed(root: Path) -> None:
@@ -82,6 +82,7 @@ def _problems(root: Path) -> list[str]:
     for wing in Wing:
         try:
             with lmdb.open(str(root / wing.value), readonly=True, max_dbs=8, lock=False) as env:
+                _read_all(env)
                 problems += lmdb_bus.inspect(env, ends, positions)
         except (lmdb.Error, OSError) as error:
             problems.append(f"{wing.value}: cannot be read: {error}")
@@ -89,6 +90,14 @@ def _problems(root: Path) -> list[str]:
         if not stream.startswith(Topic.SOURCE.value) and position > ends.get(stream, 0):
             problems.append(f"{task} is at {position} of {stream}, which ends at {ends.get(stream, 0)}")
     return problems
+
+
+def _read_all(env: lmdb.Environment) -> None:
+    """Every page in use, once."""
+    with env.begin() as txn:
+        for name in list(txn.cursor().iternext(values=False)):
+            for _ in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
+                pass
 
 
 def recover(root: Path) -> None:
@@ -102,7 +111,7 @@ def recover(root: Path) -> None:
     lmdb_bus.renew(root)
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:  # not Linux: the boot is not known, so a crash of the machine is not told from one of the house

@@ -235,6 +235,9 @@ class LmdbBus:
     def incarnation(self) -> str:
         return self._incarnation
 
+    def now_us(self) -> int:
+        return self._clock.now_us()
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def bounds(self, stream: Stream) -> tuple[Position, Position]:

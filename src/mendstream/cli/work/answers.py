@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mendstream.cli.show import document, note, table, when
-from mendstream.cli.work.bus import now_us, opened, person, person_id, publish
+from mendstream.cli.work.bus import opened, person, person_id, publish
 from mendstream.cli.work.incident_log import Ask, asks, proposals, verdicts
 from mendstream.contracts.errors import UsageError
 from mendstream.contracts.ports import Bus
@@ -20,7 +20,7 @@ GOOD_FOR_US = 300 * 1_000_000
 def answer(settings: Settings, request: str | None, word: str, reason: str, *, as_json: bool) -> int:
     """`word`: APPROVED or DENIED."""
     with opened(settings, readonly=request is None) as bus:
-        now = now_us()
+        now = bus.now_us()
         waiting = asks(bus, settings.healing.person_timeout_s, now)
         if request is None:
             _list(waiting, as_json)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -90,7 +89,7 @@ def turn_knobs(bus: Bus, wish: Wish, reason: str) -> LiveConfig | None:
             return None
         change = ConfigChange(
             id=person_id(bus), base_version=config.version, changes=wanted, actor=person(), reason=reason,
-            at_us=now_us(), forced=True,
+            at_us=bus.now_us(), forced=True,
         )  # fmt: skip
         publish(bus, Stream(Topic.CONFIG_UPDATES, 0), [change])
         made = next((applied for asked, applied in changes(bus) if asked.id == change.id), None)
@@ -109,8 +108,4 @@ def person() -> str:
 
 def person_id(bus: Bus) -> str:
     """An id for a record of a person: incarnation/task/turn/ordinal, where the task is this very process."""
-    return f"{bus.incarnation}/cli.{person()}.{os.getpid()}/{now_us()}/{next(_ordinals)}"
-
-
-def now_us() -> int:
-    return time.time_ns() // 1000
+    return f"{bus.incarnation}/cli.{person()}.{os.getpid()}/{bus.now_us()}/{next(_ordinals)}"

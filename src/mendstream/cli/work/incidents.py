@@ -11,7 +11,7 @@ import msgspec
 
 from mendstream.adapters.store import queries
 from mendstream.cli.show import document, note, pairs, table, when
-from mendstream.cli.work.bus import now_us, opened, person, person_id, publish, records
+from mendstream.cli.work.bus import opened, person, person_id, publish, records
 from mendstream.cli.work.incident_log import is_open, standings
 from mendstream.contracts.errors import UsageError
 from mendstream.contracts.records import Closing, IncidentStep, encode
@@ -105,7 +105,7 @@ def close_incident(settings: Settings, name: str, reason: str, *, as_json: bool)
             raise UsageError(f"no incident {name}", hint="`mendstream incidents` lists them")
         if not is_open(held.head):
             return _ended(name, held.head.status.value, as_json=as_json)
-        closing = Closing(id=person_id(bus), incident_id=name, actor=person(), reason=reason, at_us=now_us())
+        closing = Closing(id=person_id(bus), incident_id=name, actor=person(), reason=reason, at_us=bus.now_us())
         publish(bus, Stream(Topic.POLICY_DECISIONS, 0), [closing])
     click.echo(encode(closing) if as_json else f"{name} is closed: {reason}")
     return 0

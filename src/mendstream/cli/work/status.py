@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from mendstream.cli.show import ago, document, pairs, table
-from mendstream.cli.work.bus import live_config, now_us, opened, records, topic_records
+from mendstream.cli.work.bus import live_config, opened, records, topic_records
 from mendstream.cli.work.incident_log import asks, is_open, standings
 from mendstream.contracts.ports import Bus
 from mendstream.contracts.records import Exit, Pulse, Vitals
@@ -24,7 +24,7 @@ NEWEST_ROWS = 5_000
 def report(settings: Settings, *, as_json: bool) -> bool:
     """Print the page; True if the house runs, nobody is down and no incident is open."""
     with opened(settings) as bus:
-        facts = gather(bus, settings, now_us())
+        facts = gather(bus, settings, bus.now_us())
     if as_json:
         document(facts)
     else:

@@ -11,10 +11,11 @@ import msgspec
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.adapters.models.offline import train_from_log, train_from_table
 from mendstream.cli.show import note
-from mendstream.cli.work.bus import live_config, now_us, opened
+from mendstream.cli.work.bus import live_config, opened
 from mendstream.cli.work.models import catalogue_of
 from mendstream.contracts.errors import CouldNot, ModelError
 from mendstream.contracts.models import ModelCard
+from mendstream.runtime.clock import WallClock
 from mendstream.settings import Settings, mlflow_uri
 
 
@@ -23,16 +24,15 @@ def train_on_table(
 ) -> int:
     catalogue = catalogue_of(settings)
     card = train_from_table(
-        catalogue, place, label=label, now_us=now_us(), features=features, seed=settings.run.seed
+        catalogue, place, label=label, now_us=WallClock().now_us(), features=features, seed=settings.run.seed
     )  # fmt: skip
     return _made(settings, catalogue, card, mlflow=mlflow, as_json=as_json)
 
 
 def train_on_log(settings: Settings, hours: float, *, mlflow: bool, as_json: bool) -> int:
     catalogue = catalogue_of(settings)
-    now = now_us()
     with opened(settings) as bus:
-        config = live_config(bus)
+        now, config = bus.now_us(), live_config(bus)
         if not config.model_version:
             raise ModelError("no model is live: its features are not known", hint="`mendstream train TABLE` first")
         live = catalogue.fetch(config.model_version)

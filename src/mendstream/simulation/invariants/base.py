@@ -31,6 +31,11 @@ class Invariant:
     def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None:
         """A task has a new owner."""
 
+    def forgot(self) -> None:
+        """A power cut took the newest part of the log, and tasks stand again where they were synced; `machine.log` has
+        what is left. What was seen of the lost part does not count any more, and may come again, or otherwise.
+        """
+
     def tick(self) -> None:
         """Four times a second."""
 

@@ -1,0 +1,145 @@
+"""Who is ill is reported soon, and nobody else ever is."""
+
+from __future__ import annotations
+
+from mendstream.contracts.records import Alert, AlertKind, AlertState, Command, ConfigChange
+from mendstream.contracts.topics import Topic
+from mendstream.simulation.health import Ended
+from mendstream.simulation.invariants.base import Invariant
+from mendstream.simulation.log import Append
+from mendstream.simulation.machine import SUPERVISOR, Machine
+from mendstream.simulation.story import Story
+
+_SETTLED_US = 1_000_000
+"""Who has been well for so long has caught up."""
+
+
+class _Reports(Invariant):
+    """Base of those that wait for an AGENT_DOWN."""
+
+    def __init__(self, machine: Machine, story: Story) -> None:
+        super().__init__(machine, story)
+        self._down: dict[str, dict[str, int]] = {}
+        """process -> alert_id -> generation, of what fires"""
+        self._fired: dict[str, tuple[int, int]] = {}
+        """process -> (when it was last reported, generation)"""
+
+    def appended(self, append: Append) -> None:
+        if append.stream.topic is not Topic.ALERTS:
+            return
+        for alert in append.records:
+            if not isinstance(alert, Alert) or alert.kind is not AlertKind.AGENT_DOWN:
+                continue
+            held = self._down.setdefault(alert.subject, {})
+            if alert.state is AlertState.FIRING:
+                generation = alert.evidence.get("generation")
+                held[alert.alert_id] = generation if isinstance(generation, int) else 0
+                self._fired[alert.subject] = (self.machine.kernel.now_us, held[alert.alert_id])
+            else:
+                held.pop(alert.alert_id, None)
+
+    def watched_us(self) -> int:
+        """How much of the newest look's time the watchers were able to report anything."""
+        health = self.story.health
+        return health.passed_us if health.well_us(SUPERVISOR, "judge-0") > _SETTLED_US else 0
+
+
+class DeadReported(_Reports):
+    """A dead process of the pipeline is reported within 2.5 s: else events wait, and nobody knows of it.
+
+    The time runs while supervisor and judge are well.
+    """
+
+    name = "dead is reported"
+    WITHIN_US = 2_500_000
+
+    def __init__(self, machine: Machine, story: Story) -> None:
+        super().__init__(machine, story)
+        self._read = 0
+        self._pending: dict[Ended, int] = {}
+
+    def tick(self) -> None:
+        health = self.story.health
+        for death in health.deaths[self._read :]:
+            if death.process in health.pipeline:
+                self._pending[death] = 0
+        self._read = len(health.deaths)
+        for death, passed in list(self._pending.items()):
+            if self._reported(death):
+                del self._pending[death]
+                continue
+            self._pending[death] = passed = passed + self.watched_us()
+            if passed > self.WITHIN_US:
+                self.broken(
+                    f"{death.process} (generation {death.generation}) died "
+                    f"{(health.looked_at_us - death.at_us) / 1e6:.2f} s ago, and nobody says so"
+                )
+
+    def _reported(self, death: Ended) -> bool:
+        at_us, generation = self._fired.get(death.process, (0, 0))
+        known = any(held >= death.generation for held in self._down.get(death.process, {}).values())
+        return known or (at_us >= death.at_us and generation >= death.generation)
+
+
+class StuckReported(_Reports):
+    """A process that stands still with rows waiting is reported within 6 s: else they wait as long as it pleases.
+
+    The time runs while supervisor and judge are well; where two stand still, the later stage explains the earlier.
+    """
+
+    name = "stuck is reported"
+    WITHIN_US = 6_000_000
+
+    def __init__(self, machine: Machine, story: Story) -> None:
+        super().__init__(machine, story)
+        self._stuck: dict[str, int] = {}
+
+    def tick(self) -> None:
+        health = self.story.health
+        stuck = [name for name in health.pipeline if health.stuck(name) and health.backlog(name)]
+        reported = any(self._down.get(name) for name in stuck)
+        self._stuck = {
+            name: 0 if reported else self._stuck.get(name, 0) + self.watched_us() for name in stuck
+        }  # fmt: skip
+        for name, passed in self._stuck.items():
+            if passed > self.WITHIN_US:
+                self.broken(f"{name} has stood still for {passed / 1e6:.2f} s, and nobody says so")
+
+
+class HealthyLeftAlone(Invariant):
+    """A healthy process is never reported: else the house would restart what serves well."""
+
+    name = "a healthy target never"
+    LATELY_US = 8_000_000
+
+    def appended(self, append: Append) -> None:
+        if append.stream.topic is not Topic.ALERTS:
+            return
+        health = self.story.health
+        for alert in append.records:
+            if not isinstance(alert, Alert) or alert.kind is not AlertKind.AGENT_DOWN:
+                continue
+            if alert.state is AlertState.FIRING and not health.why(alert.subject, self.LATELY_US):
+                self.broken(
+                    f"{alert.subject} is reported ({alert.evidence.get('reason')}), and has been well for "
+                    f"{health.well_us(alert.subject) / 1e6:.1f} s"
+                )
+
+
+class CalmQuiet(Invariant):
+    """No alert and no act before the first fault, and so none in a run without: else people learn not to listen."""
+
+    name = "nothing without a fault"
+
+    def appended(self, append: Append) -> None:
+        if self.story.injected:
+            return
+        match append.stream.topic:
+            case Topic.ALERTS | Topic.COMMANDS | Topic.CONFIG_UPDATES:
+                for record in append.records:
+                    if isinstance(record, Alert):
+                        self.broken(f"{record.kind} of {record.subject}: {record.statistic} {record.value:.4g}")
+                    elif isinstance(record, Command):
+                        self.broken(f"{record.kind} of {record.target}")
+                    elif isinstance(record, ConfigChange) and record.actor != "init":
+                        self.broken(f"{record.actor} sets {record.changes}")
