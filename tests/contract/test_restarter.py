@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.child import obedient, orders_of
+from tests.support.child import make_orders, obedient
 
 from mendstream.adapters.bus.bell import FifoBell
 from mendstream.contracts.errors import CouldNot
@@ -29,8 +29,7 @@ class LocalWorld:
         self.clock = WallClock()
         self._root = root
         self._bell = FifoBell(root / "bells", "supervisor", [COMMANDS])
-        for process in (MODEL, JUDGE):
-            os.mkfifo(orders_of(root, process))
+        self._orders = {process: make_orders(root, process) for process in (MODEL, JUDGE)}
         self._words = {process: LastWords(root, process) for process in (MODEL, JUDGE)}
         self.restarter = self._open()
 
@@ -41,8 +40,7 @@ class LocalWorld:
 
     def end(self, process: str, code: int) -> None:
         """It ends by itself."""
-        with orders_of(self._root, process).open("r+b", buffering=0) as orders:
-            orders.write(str(code).encode())
+        os.write(self._orders[process], str(code).encode())
 
     def freeze(self, pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
@@ -62,6 +60,8 @@ class LocalWorld:
     def close(self) -> None:
         self.restarter.close()
         self._bell.close()
+        for orders in self._orders.values():
+            os.close(orders)
 
     def _open(self) -> LocalRestarter:
         return LocalRestarter(self._root, self._bell, obedient, {"root": str(self._root)})

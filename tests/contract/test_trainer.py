@@ -413,3 +413,16 @@ def test_a_trainer_needs_no_library_that_only_some_learners_need():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_learner_gets_ready_while_labels_are_awaited_and_rests_after_the_answer(house, monkeypatch):
+    told = []
+    monkeypatch.setattr(house.world.learner, "prepare", lambda: told.append("prepare"))
+    monkeypatch.setattr(house.world.learner, "rest", lambda: told.append("rest"))
+    order(house.bus)
+    house.trainer.pump()
+    house.trainer.pump()
+    assert told == ["prepare"]
+    house.shifted_rows()
+    house.trainer.pump()
+    assert told == ["prepare", "rest"]

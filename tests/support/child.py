@@ -17,11 +17,17 @@ def obedient(environment: dict[str, str], place: Place, generation: int, lifelin
     """A body for LocalRestarter. The orders in its FIFO are exit codes."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     root = Path(environment["root"])
-    orders = os.open(orders_of(root, place.process), os.O_RDWR)
+    orders = os.open(_path(root, place.process), os.O_RDWR)
     Beat(root / "run" / f"beat-{place.process}").beat(WallClock().now_us())
     ready = wait([lifeline, orders])
     sys.exit(1 if lifeline in ready else int(os.read(orders, 16)))
 
 
-def orders_of(root: Path, process: str) -> Path:
+def make_orders(root: Path, process: str) -> int:
+    """Where to write the exit code that `process` is to end with."""
+    os.mkfifo(_path(root, process))
+    return os.open(_path(root, process), os.O_RDWR)
+
+
+def _path(root: Path, process: str) -> Path:
     return root / f"orders-{process}"

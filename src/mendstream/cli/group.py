@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("mendstream.cli.train:train", "Train a model version on a table of features and labels."),
     "retrain": ("mendstream.cli.train:retrain", "Train a model version on what was served and labelled."),
     "bench": ("mendstream.cli.house:bench", "Measure: pipeline, latency, counts, mttr, start, help, all."),
+    "simulate": ("mendstream.cli.simulate:simulate", "Hurt a simulated house, thousands of times."),
     "crashtest": ("mendstream.cli.crashtest:crashtest", "Kill real processes or cut the power, and count."),
     "doctor": ("mendstream.cli.doctor:doctor", "Look at this machine, and say what to mend."),
     "version": ("mendstream.cli.version:version", "Versions of mendstream and what it stands on."),

@@ -6,6 +6,7 @@ MendstreamError            what failed; its `hint` says what to do
 ├── CouldNot               the world refused: a port, a file, a lock, a backend (exit code 3)
 │   ├── DataDirError       the data directory is of another version, in use, read-only or torn
 │   ├── LogFull            disk or map full: nothing was lost; make room and start again
+│   ├── NoAnswer           a database does not answer now: ask again
 │   ├── ModelError         a model file is missing, corrupt, or wants other inputs
 │   └── NotBuilt           the backend exists in the plan, not in this version
 ├── Fenced                 another owner has this task: the process must stop, its turn is void
@@ -44,6 +45,10 @@ class DataDirError(CouldNot):
 
 class LogFull(CouldNot):
     """Disk or map full. The turn was not finished and nothing is lost: make room and start again."""
+
+
+class NoAnswer(CouldNot):
+    """A database does not answer now, and nothing was changed: ask again."""
 
 
 class ModelError(CouldNot):

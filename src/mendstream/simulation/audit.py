@@ -173,7 +173,8 @@ def _twice(root: Path) -> Iterator[str]:
 
 def recorded(root: Path) -> int:
     """The last record of incident-log that is in SQL; -1 if there is none."""
-    return next(iter(_rows(root, "select coalesce(max(seq), -1) from incidents")), (-1,))[0]
+    rows = _rows(root, "select coalesce(max(seq), -1) from incidents")
+    return int(rows[0][0]) if rows else -1
 
 
 def _not_in_sql(root: Path, steps: Sequence[dict[str, Any]]) -> Iterator[str]:

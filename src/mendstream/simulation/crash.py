@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter, deque
@@ -23,23 +22,20 @@ from pathlib import Path
 import psutil
 from msgspec.structs import replace
 
-from mendstream.adapters.models.catalogue import Catalogue
-from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.incident import Phase
-from mendstream.contracts.knobs import Mode
-from mendstream.contracts.ports import Bus, Out
-from mendstream.contracts.records import ConfigChange, encode_block
-from mendstream.contracts.topics import CONFIG, Stream, Topic
+from mendstream.contracts.ports import Bus
+from mendstream.contracts.topics import Stream, Topic
 from mendstream.demo.accounting import Accounting, account
 from mendstream.demo.scenario import FIRST_MODELS, SEASON, Case, News
-from mendstream.runtime.ground import current_config, open_bus, prepare
-from mendstream.runtime.roster import ROLE_OF, STAGES
+from mendstream.runtime.ground import open_bus
+from mendstream.runtime.roster import ROLE_OF
 from mendstream.runtime.supervision import INTENSITY
-from mendstream.settings import Settings, load, models_dir
+from mendstream.settings import Settings, load
 from mendstream.simulation import audit
-from mendstream.simulation.audit import Compared, Decided, Incidents, Made
-from mendstream.simulation.spawned import SUPERVISOR, Spawned, end, living, start
+from mendstream.simulation.audit import Compared, Incidents
+from mendstream.simulation.calm import against_calm_ones, drained
+from mendstream.simulation.spawned import SUPERVISOR, Spawned, living
 
 RATE = 500.0
 PAUSE_S = (0.1, 1.3)
@@ -47,19 +43,18 @@ PAUSE_S = (0.1, 1.3)
 AT_BIRTH = 0.1
 """How often a supervisor is killed that has started nobody yet: more often, and hardly a house would get to work."""
 BUDGETS = {"policy.restarts_per_10min": 100_000, "healing.actions_per_hour": 10_000}
-"""The shipped ones would stop healing at the fourth kill of a process, which is right, and not what is looked at here."""
+"""The shipped ones would stop healing at the fourth kill of a process: right, and not what is looked at here."""
 START_S = 60.0
 """How long a house may take to its first decision; the machine is busy with dying and starting."""
 QUIET_S = 60.0
 """How long incidents may take to end after the last kill. One that has not is still open, which is legal."""
 DRAIN_S = 120.0
-CALM_S = 300.0
-"""How long one run without kills may take."""
 ORPHAN_S = 5.0
 """How long a process may live on after its supervisor's death."""
 _TICK_S = 0.02
-_SOURCE, _DECISIONS = Stream(Topic.SOURCE, 0), Stream(Topic.DECISIONS, 0)
-_INPUTS = {"feature": Topic.RAW_EVENTS, "model": Topic.FEATURES, "decision": Topic.PREDICTIONS}
+_COULD_NOT = 3
+"""Exit code of a house that gives its reason."""
+_DECISIONS = Stream(Topic.DECISIONS, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +68,8 @@ class Report:
     killed: dict[str, int]
     """By process."""
     starts: int
-    gave_up: int
-    """How often the supervisor ended by itself, because a control process had died too often."""
+    gave_up: tuple[str, ...]
+    """What the supervisor said when it ended by itself, as it does where a control process died too often."""
     counted: Accounting
     compared: Compared
     incidents: Incidents
@@ -121,11 +116,11 @@ def crash(kills: int, *, fuse: bool, seed: int, progress: Progress, stop: Callab
         counted = account(root / "killed")
         found = audit.decisions(root / "killed")
         clock.begin("deciding without kills", len(audit.made_with(found)))
-        compared = _against_calm_ones(settings, root, found, counted.last, clock)
+        compared = against_calm_ones(settings, root, found, counted.last, clock.at)
         clock.begin("")
         return Report(
             seed=seed, fuse=fuse, wanted=kills, killed=dict(monkey.killed), starts=monkey.house.starts,
-            gave_up=monkey.gave_up, counted=counted, compared=compared, incidents=audit.incidents(root / "killed"),
+            gave_up=tuple(monkey.gave_up), counted=counted, compared=compared, incidents=audit.incidents(root / "killed"),
             orphans=tuple(monkey.orphans), seconds=clock.seconds,
         )  # fmt: skip
 
@@ -160,7 +155,7 @@ class Monkey:
     def __init__(self, settings: Settings, seed: int) -> None:
         self.house = Spawned(settings)
         self.killed: Counter[str] = Counter()
-        self.gave_up = 0
+        self.gave_up: list[str] = []
         self.orphans: list[str] = []
         self._settings = settings
         self._dice = random.Random(seed)
@@ -177,11 +172,15 @@ class Monkey:
     def kill_one(self) -> None:
         """The next moment, and whoever lives then and may be killed."""
         time.sleep(self._dice.uniform(*PAUSE_S))
-        self._look_for_orphans()
-        self._start_again_if_it_gave_up()
-        alive = self.house.living()
-        victims = [(name, pid) for name, pid in alive.items() if self._may_die(name)]
-        if not victims or (len(alive) == 1 and self._dice.random() > AT_BIRTH):
+        at_birth = self._dice.random() < AT_BIRTH
+
+        def somebody() -> bool:
+            self._start_again_if_it_gave_up()
+            return bool(self._victims(at_birth))
+
+        self._wait(somebody, START_S, "live process")
+        victims = self._victims(at_birth=True)
+        if not victims:  # it has just ended by itself
             return
         name, pid = self._dice.choices(victims, [_weight(name) for name, _ in victims])[0]
         self.house.kill(name, pid)
@@ -189,6 +188,11 @@ class Monkey:
         self._recent.setdefault(name, deque()).append(time.monotonic())
         if name == SUPERVISOR:
             self._start(self._settings)
+
+    def _victims(self, at_birth: bool) -> list[tuple[str, int]]:
+        """Who lives and may be killed. `at_birth`: also a supervisor that has started nobody yet."""
+        alive = self.house.living()
+        return [] if len(alive) == 1 and not at_birth else [one for one in alive.items() if self._may_die(one[0])]
 
     def _may_die(self, name: str) -> bool:
         """The supervisor gives up on a control process that ends too often, which is right: it is left alive then."""
@@ -207,9 +211,13 @@ class Monkey:
         self.house.start(settings)
 
     def _start_again_if_it_gave_up(self) -> None:
-        if self.house.code is not None:
-            self.gave_up += 1
-            self._start(self._settings)
+        code = self.house.code
+        if code is None:
+            return
+        if code != _COULD_NOT:
+            raise CouldNot(f"crashtest: the house ended by itself with code {code}", hint=self._last_words())
+        self.gave_up.append(self._last_words())
+        self._start(self._settings)
 
     # --- afterwards ----------------------------------------------------------------------------------------------
 
@@ -237,7 +245,7 @@ class Monkey:
         def done() -> bool:
             news.read(self._bus)
             running = len(self.house.living()) > 1
-            return running and _drained(self._bus) and self._store_knows(news)
+            return running and drained(self._bus) and self._store_knows(news)
 
         self._wait(done, DRAIN_S, "end of what waits")
         self._end()
@@ -322,88 +330,6 @@ def _under_way(case: Case) -> bool:
 
 def _without_source(settings: Settings) -> Settings:
     return replace(settings, ingestion=replace(settings.ingestion, source=""))
-
-
-def _drained(bus: Bus) -> bool:
-    """Whether each stage has read all that the one before it has written."""
-    return all(
-        bus.position(TaskId(stage, 0), Stream(topic, 0)) == bus.bounds(Stream(topic, 0))[1]
-        for stage, topic in _INPUTS.items()
-    )
-
-
-# --- the same without kills ------------------------------------------------------------------------------------------
-
-
-def _against_calm_ones(
-    settings: Settings, folder: Path, found: dict[str, tuple[Made, Decided]], last: int, chapters: _Chapters
-) -> Compared:  # fmt: skip
-    """Decide all events once more for each model, mode and threshold that was at work, with just these from the first
-    event on, and compare the events that they have decided.
-    """
-    sums: list[Compared] = []
-    for number, made in enumerate(audit.made_with(found)):
-        calm = load_calm(settings, folder / f"calm-{number}")
-        _decide(calm, made, last)
-        sums.append(audit.compare(found, audit.decisions(Path(calm.run.data_dir))))
-        chapters.at(number + 1)
-    return audit.total(sums)
-
-
-def load_calm(settings: Settings, root: Path) -> Settings:
-    """The same house in another place, at full speed, with the models of the first one."""
-    shutil.copytree(models_dir(settings), root / "models")
-    run = replace(settings.run, data_dir=str(root))
-    return replace(settings, run=run, ingestion=replace(settings.ingestion, rate=0.0))
-
-
-def _decide(settings: Settings, made: Made, last: int) -> None:
-    """Run the pipeline alone, as `made` says, until event `last` is decided: nobody watches, so nothing changes."""
-    prepare(settings)
-    _fix(settings, made)
-    first, *others = ("fused",) if settings.run.fuse else STAGES
-    bus = open_bus(settings, readonly=True)
-    started: dict[str, subprocess.Popen[bytes]] = {}
-    said = Path(settings.run.data_dir) / "run.txt"
-    try:
-        for role in (first, *others):
-            started[role] = start(settings, "agent", role, said=said)
-        _until(lambda: (bus.position(TaskId("ingestion", 0), _SOURCE) or 0) > last, started)
-        end([started.pop(first)])
-        _until(lambda: _drained(bus), started)
-    finally:
-        end(list(started.values()))
-        bus.close()
-
-
-def _fix(settings: Settings, made: Made) -> None:
-    """Turn the knobs before the first event."""
-    digest = Catalogue(models_dir(settings).absolute()).fetch(made.model).digest
-    changes = {
-        "model_version": made.model, "model_digest": digest, "decision_threshold": made.threshold,
-        "safe_mode": ["crashtest"] if made.mode == Mode.SAFE_MODE else [],
-    }  # fmt: skip
-    bus = open_bus(settings)
-    try:
-        base = current_config(bus).version
-        change = ConfigChange(
-            id=f"{bus.incarnation}/crashtest/0/1", base_version=base, changes=changes, actor="crashtest",
-            reason="as it was in the run with kills", at_us=time.time_ns() // 1000, forced=True,
-        )  # fmt: skip
-        bus.publish([Out(CONFIG, encode_block([change]), 1)])
-    finally:
-        bus.close()
-
-
-def _until(there: Callable[[], bool], started: dict[str, subprocess.Popen[bytes]]) -> None:
-    limit = time.monotonic() + CALM_S
-    while not there():
-        ended = next((role for role, process in started.items() if process.poll() is not None), None)
-        if ended is not None:
-            raise CouldNot(f"crashtest: {ended} ended in the run without kills", hint="run it alone")
-        if time.monotonic() > limit:
-            raise CouldNot(f"crashtest: the run without kills took more than {CALM_S:.0f} s", hint="fewer kills")
-        time.sleep(_TICK_S)
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------

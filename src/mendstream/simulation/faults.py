@@ -200,6 +200,25 @@ def _close_transaction(machine: Machine, params: Params) -> None:
     machine.log.ring(stream)
 
 
+# --- the database ----------------------------------------------------------------------------------------------------
+
+
+def _lock_store(machine: Machine, params: Params) -> None:
+    machine.store.away = True
+
+
+def _free_store(machine: Machine, params: Params) -> None:
+    machine.store.away = False
+
+
+def _slow_store(machine: Machine, params: Params) -> None:
+    machine.habits.store_us = (int(params["least_ms"]) * 1000, int(params["most_ms"]) * 1000)
+
+
+def _usual_store(machine: Machine, params: Params) -> None:
+    machine.habits.store_us = machine.usual.store_us
+
+
 # --- clocks ----------------------------------------------------------------------------------------------------------
 
 
@@ -383,6 +402,9 @@ FAULTS: tuple[SimFault, ...] = (
              _TARGET),
     SimFault("open-transaction", "An open transaction hides what comes after it.", _open_transaction,
              _close_transaction, {"topic": "features"}),
+    SimFault("store-down", "The database refuses everybody.", _lock_store, _free_store),
+    SimFault("store-slow", "Each transaction of the database takes long.", _slow_store, _usual_store,
+             {"least_ms": 300, "most_ms": 1_500}),
     SimFault("clock-jump", "The machine's time is set.", _clock_jump, None, {"by_ms": 2000}),
     SimFault("slow-model", "Each call of the model takes longer.", _slow_model, _usual_model,
              {"call_ms": 350.0, "row_ms": 0.0}, 3.0),

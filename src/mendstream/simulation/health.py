@@ -32,15 +32,23 @@ class Health:
         self._why = dict.fromkeys(self.processes, "not started")
         self._read = 0
         self.deaths: list[Ended] = []
+        self.began_us = now
+        """When the present supervisor was started."""
         self.looked_at_us = now
         self.passed_us = 0
         """Between the newest look and the one before."""
+
+    @property
+    def now_us(self) -> int:
+        return self._machine.kernel.now_us
 
     def tick(self) -> None:
         now = self._machine.kernel.now_us
         self.passed_us, self.looked_at_us = now - self.looked_at_us, now
         for life in self._machine.life[self._read :]:
-            if life.what == "ended":
+            if life.process == SUPERVISOR and life.what == "started":
+                self.began_us = life.at_us
+            elif life.what == "ended":
                 self._note(life.process, "dead", life.at_us)
                 if not life.ordered:
                     self.deaths.append(Ended(life.at_us, life.process, life.generation))
@@ -58,6 +66,10 @@ class Health:
     def why(self, name: str, within_us: int) -> str:
         """What was wrong with it within that time, or an empty string."""
         return self._why[name] if self._machine.kernel.now_us - self._ill_at[name] <= within_us else ""
+
+    def doubled(self, name: str) -> bool:
+        """Whether another one of that name runs beside the house."""
+        return any(double.name == name for double in self._machine.doubles)
 
     def stuck(self, name: str) -> bool:
         """It is there, and its work stands still."""
@@ -113,7 +125,7 @@ class Health:
             return "paused"
         if name in machine.cut or name in machine.habits.fates:
             return "cut off from the log"
-        if name in machine.reborn or any(double.name == name for double in machine.doubles):
+        if name in machine.reborn or self.doubled(name):
             return "taken for another"
         if name != SUPERVISOR and ROLE_OF[name.rpartition("-")[0]].wing in machine.locked:
             return "kept from the log"

@@ -29,6 +29,7 @@ from mendstream.simulation.dice import Dice
 from mendstream.simulation.kernel import Kernel, Strand
 from mendstream.simulation.log import SimLog, Writer
 from mendstream.simulation.models import ModelShelf, SimCatalogue, SimLearner, SimModels
+from mendstream.simulation.store import SimStore
 
 KILLED = -9
 SUPERVISOR = "supervisor-0"
@@ -52,6 +53,8 @@ class Habits:
     load_us: int = 60_000
     """Fetching a model."""
     train_us: int = 600_000
+    store_us: tuple[int, int] = (200, 3_000)
+    """Of half a transaction of the database."""
     slow_disk: float = 1.0
     """Times as slow is the log."""
     fates: dict[str, tuple[Fate, float, int]] = field(default_factory=dict)
@@ -214,6 +217,9 @@ class SimProcess:
         habits = self.machine.habits
         return round(self.machine.dice.of(f"latency {self.name}").uniform(*habits.latency_us) * habits.slow_disk)
 
+    def store_us(self) -> int:
+        return round(self.machine.dice.of(f"store {self.name}").uniform(*self.machine.habits.store_us))
+
     def fate(self) -> tuple[Fate, int]:
         fate, chance, delay_us = self.machine.habits.fates.get(self.name, (Fate.DONE, 0.0, 0))
         if fate is Fate.DONE or self.machine.dice.of(f"fate {self.name}").random() >= chance:
@@ -285,7 +291,7 @@ class SimWorld:
 
     def sink(self, role: str, bus: Bus) -> Sink:
         if role == "recorder":
-            return self._machine.recorder(bus)
+            return self._machine.store.recorder(bus, self._process)
         from mendstream.adapters.models.trainer import Trainer
 
         took = self._machine.habits.train_us
@@ -338,13 +344,13 @@ class Machine:
     """Use: `start()`, let the kernel run, hurt it. `habits` and `regimes` are what faults turn."""
 
     def __init__(
-        self, kernel: Kernel, dice: Dice, settings: Settings, tape: Tape, recorder: Callable[[Bus], Sink]
-    ) -> None:
+        self, kernel: Kernel, dice: Dice, settings: Settings, tape: Tape, store: SimStore
+    ) -> None:  # fmt: skip
         self.kernel = kernel
         self.dice = dice
         self.settings = settings
         self.tape = tape
-        self.recorder = recorder
+        self.store = store
         self.wall = SimClock(kernel)
         """What the machine says the time is; people may set it."""
         self.clock = SimClock(kernel)

@@ -119,7 +119,7 @@ def examine(left: Left) -> Finding:
             boot.recover(root)
         except DataDirError as error:
             return Finding("refused", str(error))
-    elif problems := boot.verify(root):
+    elif problems := boot.problems_of(root):
         return Finding("wrong", "; ".join(problems[:3]))
     try:
         return _read(root, left)

@@ -88,6 +88,9 @@ class People:
         elif now - self._down_since >= self.manners.restart_us:
             self._down_since = None
             self._machine.log.full = False  # whoever starts a house makes room first
+            failure = self._machine.house_failure
+            if failure is not None and "--rebuild" in failure.hint and not self._machine.store.away:
+                self._machine.store.rebuild(self._machine.log)
             self._machine.start()
 
     def _mind_the_rules(self, now: int) -> None:

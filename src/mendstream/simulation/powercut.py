@@ -273,7 +273,8 @@ class _Reader:
                 [sys.executable, "-c", call], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         process = self._process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(msgspec.json.encode(left) + b"\n")
         process.stdin.flush()
         answer = process.stdout.readline()

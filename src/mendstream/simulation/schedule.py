@@ -12,7 +12,7 @@ import msgspec
 from mendstream.chaos.plan import Injection, Plan
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import UsageError
-from mendstream.contracts.ports import Bus, Out, Sink, TaskCommit
+from mendstream.contracts.ports import Out, TaskCommit
 from mendstream.contracts.records import ConfigChange, encode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.runtime.roster import places
@@ -27,6 +27,8 @@ from mendstream.simulation.log import Append, SimLog, Writer
 from mendstream.simulation.machine import Habits, Machine
 from mendstream.simulation.models import SimCatalogue
 from mendstream.simulation.people import Manners, People
+from mendstream.simulation.sometimes import Sometimes
+from mendstream.simulation.store import SimStore
 from mendstream.simulation.story import Story, Violation
 
 START_US = 1_800_000_000_000_000
@@ -71,12 +73,12 @@ class Run:
         self.story = Story(START_US)
         settings = settings_of(msgspec.json.encode(plan.settings, order="sorted"))
         tape = Tape(plan.seed, START_US + 500_000, rate=settings.ingestion.rate)
-        self.machine = Machine(self.kernel, Dice(plan.seed), settings, tape, _no_recorder)
+        self.machine = Machine(self.kernel, Dice(plan.seed), settings, tape, SimStore())
         self.machine.usual = msgspec.convert(plan.habits, Habits)
         self.machine.habits = msgspec.convert(plan.habits, Habits)
         self.story.health = Health(self.machine)
         self.people = People(self.machine, self.story, msgspec.convert(plan.people, Manners))
-        self.watching = [kind(self.machine, self.story) for kind in self.invariants]
+        self.watching = [kind(self.machine, self.story) for kind in (*self.invariants, Sometimes)]
         self.machine.log.watchers += [self.story, self]
 
     # --- a watcher of the log ----------------------------------------------------------------------------------------
@@ -116,6 +118,11 @@ class Run:
         if not self.story.violations:
             for invariant in self.watching:
                 invariant.end()
+        told = self._told(started)
+        self._put_away()
+        return told
+
+    def _told(self, started: float) -> Outcome:
         return Outcome(
             plan=self.plan,
             violations=tuple(self.story.violations),
@@ -126,6 +133,12 @@ class Run:
             counted=dict(self.machine.counted),
             tail=tuple(self.story.tail),
         )
+
+    def _put_away(self) -> None:
+        """Let go of what would hold files and memory."""
+        self.machine.stop()
+        self.kernel.run(self.kernel.now_us)
+        self.machine.store.close()
 
     def _first_config(self) -> None:
         card = SimCatalogue(self.machine.shelf).fetch("v1")
@@ -265,18 +278,3 @@ def settings_of(over: bytes) -> Settings:
             **msgspec.json.decode(over),
         },
     ).settings
-
-
-class _NoRecorder:
-    name = "recorder"
-    reads: tuple[Stream, ...] = (Stream(Topic.INCIDENT_LOG, 0),)
-
-    def pump(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-def _no_recorder(bus: Bus) -> Sink:
-    return _NoRecorder()

@@ -1,6 +1,7 @@
 """A real house as processes of its own: started as a user starts it, known by name, killed, stopped, looked after.
 
-Whoever starts one here stands outside of it, as a terminal does, and sees what the system and `run/processes.json` tell.
+Whoever starts one here stands outside of it, as a terminal does, and sees what the system and `run/processes.json`
+tell.
 """
 
 from __future__ import annotations

@@ -30,12 +30,14 @@ TAIL = 200
 _TOLD = (Topic.ALERTS, Topic.INCIDENT_LOG, Topic.CONFIG_UPDATES, Topic.POLICY_REQUESTS, Topic.POLICY_DECISIONS,
          Topic.COMMANDS, Topic.COMMAND_RESULTS)  # fmt: skip
 """Topics whose records are folded here."""
+_KEPT = (*_TOLD, Topic.DECISIONS)
 
 
 @dataclass(frozen=True)
 class Violation:
     invariant: str
-    at_us: int
+    at_s: float
+    """Since the start of the house."""
     text: str
 
 
@@ -65,6 +67,8 @@ class Story:
         self.digest = hashlib.blake2b(digest_size=16)
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.violations: list[Violation] = []
+        self.history: list[tuple[int, Append]] = []
+        """(the kernel's time, what) of control records and decisions, as far as the log still has them"""
         self._begin()
         self.injected: list[tuple[int, Injection, bool]] = []
         """(when, what, put in or taken out)"""
@@ -92,6 +96,8 @@ class Story:
         self.now_us = append.at_us
         self.digest.update(f"{append.at_us} {append.stream} {append.position} ".encode())
         self.digest.update(append.value)
+        if append.stream.topic in _KEPT:
+            self.history.append((self.health.now_us, append))
         if append.stream.topic not in _TOLD:
             return
         for record in append.records:
@@ -107,6 +113,9 @@ class Story:
     def forgot(self, log: SimLog) -> None:
         """What is left of the log is told again from its start."""
         self._begin()
+        self.history = [
+            (at_us, held) for at_us, held in self.history if held.position + held.rows <= log.bounds(held.stream)[1]
+        ]
         for topic in _TOLD:
             for block in log.read(Stream(topic, 0), 0, max_rows=1 << 30, max_bytes=1 << 40):
                 for record in decode_each(topic, bytes(block.value)):
@@ -123,7 +132,7 @@ class Story:
         self.tail.append(f"{(at_us - self.start_us) / 1e6:9.4f} s  {text}")
 
     def broken(self, invariant: str, text: str) -> None:
-        self.violations.append(Violation(invariant, self.now_us, text))
+        self.violations.append(Violation(invariant, (self.now_us - self.start_us) / 1e6, text))
         self.note(f"BROKEN {invariant}: {text}", self.now_us)
 
     def _fold(self, record: object) -> None:

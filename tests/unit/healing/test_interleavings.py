@@ -15,7 +15,7 @@ from mendstream.agents.healing.due import ACTIVE, held
 from mendstream.agents.healing.turn import Turn
 from mendstream.contracts.agent import Outputs
 from mendstream.contracts.incident import MOVES, Phase
-from mendstream.contracts.records import AlertState, Status, TaskState
+from mendstream.contracts.records import AlertState
 
 SUBJECTS = {"LATENCY_SLO_BREACH": "model", "PERF_DROP": "v2", "AGENT_DOWN": "decision-0", "DATA_DRIFT": "data"}
 
@@ -232,7 +232,7 @@ def test_a_time_out_goes_on_where_it_stood_when_the_hold_is_gone():
     house.panes(100)
     house.operator(safe_mode=[])
     house.pane(0)
-    assert "can be proven again" in house.texts("verification")[-1]
+    assert "ROLLBACK can be proven again" in house.texts("verification")
     seen = house.now
     while house.incident.phase == "VERIFYING":
         house.pane(labels=0)  # visible, but without labels: no proof
@@ -267,16 +267,111 @@ def test_a_way_back_and_a_remedy_that_is_not_hidden_by_it_wait_for_each_other():
     assert house.proposals[-1].action.kind == "ROLLBACK"
 
 
-def test_a_bad_model_is_held_off_although_somebody_else_holds_safe_mode_already():
-    house = rolled_back_behind_it()
-    house.feed(house.result("done") if house.commands else house.alert("PERF_DROP", "v2", id_="bad"))
+def test_a_bad_model_is_held_off_although_another_hold_of_safe_mode_is_on_and_will_go():
+    house = held_against_a_slow_model()
+    slow = house.back.incident_id
+    house.operator(excluded_models=["v1"])
+    house.feed()
+    house.feed(house.alert("PERF_DROP", "v2", id_="bad"))
     bad = house.incident.incident_id
-    house.operator(safe_mode=[])
-    house.pane(0)
-    while house.incident.phase != "PLANNED":  # the version before it is no better
-        house.operator(safe_mode=["anna"])
-        house.pane(labels=20, errors=12)
     assert house.proposals[-1].action.params == {"holder": bad}
     house.approve()
-    house.pane()
-    assert house.config.safe_mode == ("anna", bad)
+    house.panes(12, labels=20, errors=4)
+    assert not house.open
+    assert house.config.safe_mode == (slow, bad)
+    while house.proposals[-1].action.kind != "SAFE_MODE_OFF":  # it is fast again, and as bad as before
+        house.probe[0] += 1
+        house.pane(labels=20, errors=4)
+    house.approve()
+    house.panes(12, labels=20, errors=4)
+    assert house.config.safe_mode == (bad,)
+
+
+def test_a_restarted_process_that_dies_is_restarted_though_the_first_restart_is_still_being_proven():
+    house = House().healthy()
+    house.panes(2, slow=90, ms=900.0)
+    house.feed(house.alert("LATENCY_SLO_BREACH", id_="slow"))
+    house.approve("DENIED")  # no SAFE_MODE: the next rung restarts the processes of the model
+    for _ in range(2):
+        house.approve()
+        house.feed(house.result("done"))
+    slow = of(house, "LATENCY_SLO_BREACH")
+    assert slow.phase == "VERIFYING"
+    house.up("model-0", 2)
+    house.up("model-1", 2)
+    house.pane(slow=90, ms=900.0)
+    house.down("model-0")
+    house.feed(house.alert("AGENT_DOWN", "model-0", id_="dead", generation=2))
+    assert house.proposals[-1].action.params == {"generation": 2}
+    house.approve()
+    house.feed(house.result("done"))
+    house.up("model-0", 3)
+    house.panes(30)
+    assert not house.open
+    assert len(house.ended()) == 2
+
+
+def slow_and_then_dead():
+    """SAFE_MODE is being proven when a process of the pipeline dies."""
+    house = House().healthy()
+    house.panes(2, slow=90, ms=900.0)
+    house.feed(house.alert("LATENCY_SLO_BREACH", id_="slow"))
+    house.approve()
+    house.panes(2)
+    house.down("decision-0")
+    house.backlog = 500
+    house.feed(house.alert("AGENT_DOWN", "decision-0", id_="dead", generation=1))
+    assert of(house, "LATENCY_SLO_BREACH").phase == "VERIFYING"
+    return house
+
+
+def test_a_death_does_not_make_safe_mode_look_worse_or_useless():
+    house = slow_and_then_dead()
+    house.approve()
+    house.feed(house.result("done"))
+    house.panes(40, slow=90, ms=5000.0)  # 10 s, with a time-out of 8 s; what waited is far slower than the fault was
+    assert of(house, "LATENCY_SLO_BREACH").phase == "VERIFYING"
+    assert "waits: decision-0 is down" in "".join(house.texts("verification"))
+    house.up("decision-0", 2)
+    house.backlog = 0
+    house.panes(24)
+    assert not house.open
+    assert len(house.changes) == 1
+    assert len(house.ended()) == 2
+
+
+def test_a_death_that_a_person_is_asked_about_hides_nothing_for_longer():
+    house = slow_and_then_dead()
+    house.approve("DENIED")
+    assert of(house, "AGENT_DOWN").phase == "ESCALATED"
+    house.panes(36, 0)
+    assert house.proposals[-1].action.kind == "RESTART"
+    assert of(house, "LATENCY_SLO_BREACH").rung == 2
+
+
+def test_a_promotion_waits_for_a_rollback_of_the_same_knob_and_its_undo_leads_to_what_that_put_in_place():
+    house = House().healthy(versions=("v1", "v2"))
+    house.drift = {"v2": (0.4, 500), "v1": (0.02, 500), "v3": (0.02, 500)}
+    house.feed(house.alert("PERF_DROP", "v2", id_="bad"))
+    house.feed(house.alert("DATA_DRIFT", "data", id_="drift", feature_1="dep_delay"))
+    rollback = house.proposals[0]
+    house.feed(house.verdict("DENIED", proposal=house.proposals[1]))  # no other threshold meanwhile
+    house.approve()
+    house.feed(house.result("done", version="v3", digest="d-v3", schema_ok=True))
+    house.approve()
+    for _ in range(6):
+        house.serve(100, labels=50, errors=10, arm="shadow", model="v3", task="model/0")
+        house.pane(labels=50, errors=20)
+    drift = of(house, "DATA_DRIFT")
+    assert (drift.n, drift.act_done) == (3, True), "it has passed the gate and waits for the model"
+    assert house.proposals[-1].action.kind == "SHADOW"
+    house.approve(proposal=rollback)
+    house.panes(12, labels=20, errors=4)
+    assert [i.kind for i in house.open] == ["DATA_DRIFT"]
+    promotion = house.proposals[-1]
+    assert promotion.action.params["version"] == "v3"
+    assert promotion.undo.params["version"] == "v1"
+    house.approve()
+    house.panes(8, labels=50, errors=40)  # worse: taken back
+    assert house.config.model_version == "v1"
+    assert house.config.excluded_models == ("v2",)

@@ -72,10 +72,11 @@ def verify(root: Path) -> list[str]:
 
 def tell(root: str) -> None:
     """The body of that process."""
-    sys.stdout.buffer.write(msgspec.json.encode(_problems(Path(root))))
+    sys.stdout.buffer.write(msgspec.json.encode(problems_of(Path(root))))
 
 
-def _problems(root: Path) -> list[str]:
+def problems_of(root: Path) -> list[str]:
+    """What `verify` gives, for a process that may die of it."""
     problems: list[str] = []
     ends: dict[str, int] = {}
     positions: list[tuple[str, str, int]] = []

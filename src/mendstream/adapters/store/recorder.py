@@ -1,7 +1,8 @@
 """The recorder: incident-log and config-updates come in, rows of the four tables go out.
 
 Each pump is one SQL transaction that holds the rows and the position behind them, so a recorder that dies anywhere
-goes on where the rows end.
+goes on where the rows end. A database that does not answer is asked again: the log has everything, and no other process
+needs the database.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
+import structlog
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from mendstream.adapters.store import chain, database, rows
 from mendstream.adapters.store.models import ConfigRow, HealingAction, Incident, MemoryChunk, RecorderPosition
 from mendstream.contracts import records
-from mendstream.contracts.errors import BadRecord, CouldNot, DataDirError
+from mendstream.contracts.errors import BadRecord, CouldNot, DataDirError, NoAnswer
 from mendstream.contracts.knobs import Fold, LiveConfig, fold
 from mendstream.contracts.ports import Block, Position
 from mendstream.contracts.records import ConfigChange, IncidentStep
@@ -28,6 +30,7 @@ CONFIG_UPDATES = Stream(Topic.CONFIG_UPDATES, 0)
 BATCH_ROWS = 1000
 BATCH_BYTES = MIB
 _REBUILD = "`mendstream db upgrade --rebuild`"
+_log = structlog.get_logger("recorder")
 
 
 class Log(Protocol):
@@ -62,8 +65,23 @@ class Recorder:
         self._engine = database.engine(url)
         self._marks: dict[Stream, Mark] | None = None
         """As the database has them; None if that is not known."""
+        self._answered = True
 
     def pump(self) -> bool:
+        """Apply at most a batch of each stream; True if there was one, False also if the database did not answer."""
+        try:
+            applied = self.apply()
+        except NoAnswer as error:
+            if self._answered:
+                _log.warning("the database does not answer: asking again", why=str(error), hint=error.hint)
+            self._answered = False
+            return False
+        if not self._answered:
+            _log.warning("the database answers again")
+        self._answered = True
+        return applied
+
+    def apply(self) -> bool:
         """Apply at most a batch of each stream; True if there was one. After an error nothing of it is applied."""
         marks = self._marks or self._load()
         found = {stream: self._read(stream, mark) for stream, mark in marks.items()}

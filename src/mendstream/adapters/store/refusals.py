@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mendstream.adapters.room import hardly_any
-from mendstream.contracts.errors import CouldNot, DataDirError, LogFull
+from mendstream.contracts.errors import CouldNot, DataDirError, LogFull, NoAnswer
 
 BUSY_TIMEOUT_MS = 5000
 """How long to wait for another writer of the same SQLite file."""
@@ -16,7 +16,7 @@ _HINTS: tuple[tuple[str, type[CouldNot], str], ...] = (
     ("not a database", DataDirError, "the file is something else: name another store"),
     ("malformed", DataDirError, "the file is torn: move it away and run `mendstream db upgrade --rebuild`"),
     ("already exists", DataDirError, "tables of these names belong to something else: name another store"),
-    ("database is locked", CouldNot, "another process is writing for long: stop it, then try again"),
+    ("database is locked", NoAnswer, "another process is writing for long: stop it, then try again"),
     ("is full", LogFull, "make room on the disk and start again; nothing is lost, the log has everything"),
     ("no such table", CouldNot, "run `mendstream db upgrade`"),
     ("does not exist", CouldNot, "check the store's URL; if only tables are missing, run `mendstream db upgrade`"),
@@ -32,7 +32,9 @@ def refusal(url: str, said: str) -> CouldNot:
     for word, kind, hint in _HINTS:
         if word in said:
             return kind(f"{url}: {said}", hint=hint)
-    return CouldNot(f"{url}: {said}", hint="" if url.startswith("sqlite") else _UNREACHABLE)
+    if url.startswith("sqlite"):
+        return CouldNot(f"{url}: {said}")
+    return NoAnswer(f"{url}: {said}", hint=_UNREACHABLE)
 
 
 def _no_room(url: str) -> bool:

@@ -69,7 +69,7 @@ def _killed(report: Report) -> dict[str, Any]:
         "flaws": list(incidents.flaws),
         "examples": [*counted.missing_examples, *counted.duplicated_examples, *compared.examples, *report.orphans],
         "starts": report.starts,
-        "gave_up": report.gave_up,
+        "gave_up": list(report.gave_up),
         "fuse": report.fuse,
         "seed": report.seed,
         "budgets_raised": BUDGETS,

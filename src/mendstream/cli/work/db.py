@@ -30,7 +30,7 @@ def fill_again(settings: Settings) -> None:
     try:
         recorder = Recorder(bus, url_of(settings))
         recorder.rebuild()
-        while recorder.pump():
+        while recorder.apply():
             pass
         recorder.close()
     finally:

@@ -9,6 +9,7 @@ from mendstream.contracts.ports import TaskCommit
 from mendstream.contracts.records import ConfigChange, Pulse, decode_each
 from mendstream.contracts.topics import CONFIG, Topic
 from mendstream.simulation.invariants.base import Invariant
+from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.log import Append
 from mendstream.simulation.machine import Machine
 from mendstream.simulation.models import SimCatalogue
@@ -27,6 +28,10 @@ class EpochsGrow(Invariant):
         self._epoch: dict[TaskId, int] = {}
         self._owner: dict[TaskId, tuple[str, int]] = {}
 
+    def forgot(self) -> None:
+        self._epoch = {task: held.epoch for task, held in self.machine.log.tasks.items()}
+        self._owner.clear()
+
     def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None:
         held = self._epoch.get(task, 0)
         if epoch <= held:
@@ -39,7 +44,7 @@ class EpochsGrow(Invariant):
             self.broken(f"{process} (generation {generation}) commits {commit.task} in epoch {commit.epoch} of {held}")
 
 
-class ConfigGrows(Invariant):
+class ConfigGrows(Folded):
     """Versions grow by one, and no owner of a task goes back: else nobody could say by which config it was decided."""
 
     name = "config versions grow by one"
@@ -50,7 +55,7 @@ class ConfigGrows(Invariant):
         self._newest: dict[tuple[str, int], int] = {}
         """(task, epoch) -> version"""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         if append.stream.topic is Topic.CONFIG_UPDATES:
             for record in append.records:
                 if isinstance(record, ConfigChange):
@@ -76,7 +81,7 @@ class ConfigGrows(Invariant):
             self._newest[task.task, task.epoch] = task.config
 
 
-class ConfigReaches(Invariant):
+class ConfigReaches(Folded):
     """Every live agent has the newest config within 5 s: else a slow or bad model goes on serving somewhere."""
 
     name = "config reaches everybody"
@@ -89,13 +94,13 @@ class ConfigReaches(Invariant):
         self._told: dict[str, tuple[int, str]] = {}
         """process -> (lowest version, of which task) in its newest pulse"""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         if append.stream.topic is Topic.CONFIG_UPDATES:
             for record in append.records:
                 if isinstance(record, ConfigChange):
                     self._config, became = fold(self._config, record)
                     if became is Fold.APPLIED:
-                        self._since_us = self.machine.kernel.now_us
+                        self._since_us = self.now_us
         elif append.value.startswith(_PULSE):
             for record in append.records:
                 if isinstance(record, Pulse):

@@ -21,7 +21,7 @@ from mendstream.contracts.records import (
     VerdictKind,
 )
 from mendstream.contracts.topics import Topic
-from mendstream.simulation.invariants.base import Invariant
+from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.log import Append
 from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
@@ -66,7 +66,7 @@ class Approvals:
         return ""
 
 
-class Approved(Invariant):
+class Approved(Folded):
     """No act without an earlier, valid, matching approval: else the house would do to itself what nobody allowed.
 
     Undos go under the approval that named them; what operators force is marked so; the first config comes from `init`.
@@ -82,7 +82,7 @@ class Approved(Invariant):
         self._done: set[str] = set()
         """Ids of actions that were put out."""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         self._approvals.fold(append)
         match append.stream.topic:
             case Topic.POLICY_REQUESTS:
@@ -112,7 +112,9 @@ class Approved(Invariant):
                 if self._config.version or change.base_version:
                     self.broken(f"{change.id} is a first config on top of version {self._config.version}")
             elif not change.forced:
-                self.broken(f"{change.id}: {change.actor} changes {sorted(change.changes)} and does not say that by force")
+                self.broken(
+                    f"{change.id}: {change.actor} changes {sorted(change.changes)} and does not say that by force"
+                )
             return
         why = self._healed(change)
         if why:
@@ -184,7 +186,7 @@ def _other_change(changes: dict[str, Any], granted: Action, config: LiveConfig) 
     return "" if set_to == wanted else f"{granted.kind} was granted, which sets {wanted}"
 
 
-class Answered(Invariant):
+class Answered(Folded):
     """Every proposal is answered, or its incident says why not: else a fault goes on while everybody waits."""
 
     name = "every proposal is answered"
@@ -199,7 +201,7 @@ class Answered(Invariant):
         """proposal -> [healthy time of the policy, of healing] that has passed since"""
         self._incident: dict[str, str] = {}
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         match append.stream.topic:
             case Topic.POLICY_REQUESTS:
                 for record in append.records:
@@ -228,7 +230,7 @@ class Answered(Invariant):
                 self.broken(f"{proposal} has no verdict, and {last.incident.incident_id} does not say why")
 
 
-class Chain(Invariant):
+class Chain(Folded):
     """The incident log is chained by hashes without a gap: else what was done could be denied afterwards."""
 
     name = "the audit chain verifies"
@@ -237,7 +239,7 @@ class Chain(Invariant):
         super().__init__(machine, story)
         self._seq, self._hash = 0, ""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         if append.stream.topic is not Topic.INCIDENT_LOG:
             return
         for step in append.records:
@@ -250,7 +252,7 @@ class Chain(Invariant):
             self._seq, self._hash = step.seq + 1, step.hash
 
 
-class Budgets(Invariant):
+class Budgets(Folded):
     """Budgets hold, whoever was restarted meanwhile: else a confused house would do harm without an end.
 
     Restarts of one target in 10 minutes, and actions in an hour; what a person allowed goes beyond them.
@@ -266,16 +268,15 @@ class Budgets(Invariant):
         self._actions: dict[str, int] = {}
         """action -> when it was first put out"""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         self._approvals.fold(append)
-        now = self.machine.kernel.now_us
         match append.stream.topic:
             case Topic.COMMANDS:
                 for record in append.records:
                     if isinstance(record, Command):
-                        self._act(record.action_id, now)
+                        self._act(record.action_id, self.now_us)
                         if record.kind is CommandKind.RESTART and record.action_id not in self._restarts:
-                            self._restart(record, now)
+                            self._restart(record, self.now_us)
             case Topic.COMMAND_RESULTS:
                 for record in append.records:
                     if isinstance(record, CommandResult) and record.outcome is Outcome.REFUSED:
@@ -285,7 +286,7 @@ class Budgets(Invariant):
                     if isinstance(record, ConfigChange) and record.actor == "healing":
                         verdict = self._approvals.by_id.get(record.approval or "")
                         if verdict is not None and verdict.action_id == record.action_id:
-                            self._act(record.action_id, now)
+                            self._act(record.action_id, self.now_us)
 
     def _restart(self, command: Command, now: int) -> None:
         limit = self.machine.settings.policy.restarts_per_10min
@@ -308,6 +309,3 @@ class Budgets(Invariant):
 
     def _yes(self, action_id: str) -> Iterator[Verdict]:
         return (held for held in self._approvals.of_action.get(action_id, ()) if held.verdict in _YES)
-
-
-

@@ -26,7 +26,7 @@ from mendstream.contracts.records import (
     Status,
 )
 from mendstream.contracts.topics import Topic
-from mendstream.simulation.invariants.base import Invariant
+from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.log import Append
 from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
@@ -39,7 +39,7 @@ def _back(step: IncidentStep) -> bool:
     return bool(step.data.get("way_back"))
 
 
-class LegalMoves(Invariant):
+class LegalMoves(Folded):
     """Only moves of the table: else an incident could act without a verdict, or come back from its end.
 
     LOGGED may be passed without a step of its own.
@@ -51,7 +51,7 @@ class LegalMoves(Invariant):
         super().__init__(machine, story)
         self._phase: dict[tuple[str, bool], Phase] = {}
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         if append.stream.topic is Topic.INCIDENT_LOG:
             for step in append.records:
                 if isinstance(step, IncidentStep):
@@ -76,7 +76,7 @@ class LegalMoves(Invariant):
             self.broken(f"{incident} begins as {to}")
 
 
-class OneRemedy(Invariant):
+class OneRemedy(Folded):
     """At most one running remedy per target: else two cures fight, and neither can be proven.
 
     A restart runs until it is answered, unless the death of its target is the incident; and SAFE_MODE may be let go
@@ -92,7 +92,7 @@ class OneRemedy(Invariant):
         self._proving: set[str] = set()
         """Incidents whose remedy is done, and being proven or undone."""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         match append.stream.topic:
             case Topic.INCIDENT_LOG:
                 for step in append.records:
@@ -146,7 +146,7 @@ class _Decided(NamedTuple):
     wrong: bool
 
 
-class ProvenCure(Invariant):
+class ProvenCure(Folded):
     """RESOLVED only with good evidence after the change: else the house says well while customers see ill.
 
     Looked at are the decisions themselves, against the world's own times and labels: enough of them in every partition
@@ -173,8 +173,8 @@ class ProvenCure(Invariant):
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def appended(self, append: Append) -> None:
-        now = self.machine.kernel.now_us
+    def told(self, append: Append) -> None:
+        now = self.now_us
         match append.stream.topic:
             case Topic.DECISIONS:
                 self._decided += [
@@ -303,7 +303,7 @@ class _Change:
     """(knob, value), or (knob, element) of a list, of what it made different"""
 
 
-class HarmUndone(Invariant):
+class HarmUndone(Folded):
     """What did not help is taken back before anything else: else failed remedies pile up, and are what is ill next.
 
     In force is a change while all that it made different is still as it made it. An undo that is not to be seen is
@@ -323,7 +323,7 @@ class HarmUndone(Invariant):
         self._given_up: set[str] = set()
         """Actions whose undo is in a person's hands."""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         match append.stream.topic:
             case Topic.POLICY_REQUESTS:
                 for record in append.records:
@@ -400,7 +400,7 @@ def _values(config: LiveConfig, knob: str) -> set[tuple[str, str]]:
     return {(knob, str(one)) for one in value} if isinstance(value, tuple) else {(knob, repr(value))}
 
 
-class ChosenOnce(Invariant):
+class ChosenOnce(Folded):
     """An interrupted choice is resumed, never chosen again, and carried out once: else a crash doubles what is done."""
 
     name = "chosen once"
@@ -413,16 +413,15 @@ class ChosenOnce(Invariant):
         """(incident, way back) -> action"""
         self._over: set[str] = set()
         """Actions that were put out, or have a result."""
-        self._orders: dict[str, str] = {}
-        """action -> command"""
+        self._ordered: set[str] = set()
         self._done: set[str] = set()
         self._config = LiveConfig()
         self._applied: set[str] = set()
-        self._read = 0
+        self._read = len(machine.life)
         self._starts: dict[str, int] = defaultdict(int)
         """process -> its starts in the present life of the supervisor, less those that were reported"""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         match append.stream.topic:
             case Topic.POLICY_REQUESTS:
                 for record in append.records:
@@ -436,9 +435,10 @@ class ChosenOnce(Invariant):
                             self._over.add(row.action_id)
             case Topic.COMMANDS:
                 for record in append.records:
-                    if isinstance(record, Command):
-                        if self._orders.setdefault(record.action_id, record.id) != record.id:
-                            self.broken(f"{record.action_id} is ordered twice")
+                    if isinstance(record, Command) and record.action_id in self._ordered:
+                        self.broken(f"{record.action_id} is ordered twice")
+                    elif isinstance(record, Command):
+                        self._ordered.add(record.action_id)
             case Topic.COMMAND_RESULTS:
                 for record in append.records:
                     if isinstance(record, CommandResult):

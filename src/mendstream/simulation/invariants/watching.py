@@ -6,6 +6,7 @@ from mendstream.contracts.records import Alert, AlertKind, AlertState, Command, 
 from mendstream.contracts.topics import Topic
 from mendstream.simulation.health import Ended
 from mendstream.simulation.invariants.base import Invariant
+from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.log import Append
 from mendstream.simulation.machine import SUPERVISOR, Machine
 from mendstream.simulation.story import Story
@@ -14,7 +15,7 @@ _SETTLED_US = 1_000_000
 """Who has been well for so long has caught up."""
 
 
-class _Reports(Invariant):
+class _Reports(Folded):
     """Base of those that wait for an AGENT_DOWN."""
 
     def __init__(self, machine: Machine, story: Story) -> None:
@@ -24,7 +25,7 @@ class _Reports(Invariant):
         self._fired: dict[str, tuple[int, int]] = {}
         """process -> (when it was last reported, generation)"""
 
-    def appended(self, append: Append) -> None:
+    def told(self, append: Append) -> None:
         if append.stream.topic is not Topic.ALERTS:
             return
         for alert in append.records:
@@ -34,7 +35,7 @@ class _Reports(Invariant):
             if alert.state is AlertState.FIRING:
                 generation = alert.evidence.get("generation")
                 held[alert.alert_id] = generation if isinstance(generation, int) else 0
-                self._fired[alert.subject] = (self.machine.kernel.now_us, held[alert.alert_id])
+                self._fired[alert.subject] = (self.now_us, held[alert.alert_id])
             else:
                 held.pop(alert.alert_id, None)
 
@@ -47,7 +48,8 @@ class _Reports(Invariant):
 class DeadReported(_Reports):
     """A dead process of the pipeline is reported within 2.5 s: else events wait, and nobody knows of it.
 
-    The time runs while supervisor and judge are well.
+    The time runs while supervisor and judge are well. A new supervisor starts everybody anew, and who was started by
+    hand beside the house does the work of the dead.
     """
 
     name = "dead is reported"
@@ -55,7 +57,7 @@ class DeadReported(_Reports):
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
-        self._read = 0
+        self._read = len(story.health.deaths)
         self._pending: dict[Ended, int] = {}
 
     def tick(self) -> None:
@@ -65,7 +67,7 @@ class DeadReported(_Reports):
                 self._pending[death] = 0
         self._read = len(health.deaths)
         for death, passed in list(self._pending.items()):
-            if self._reported(death):
+            if self._reported(death) or death.at_us < health.began_us or health.doubled(death.process):
                 del self._pending[death]
                 continue
             self._pending[death] = passed = passed + self.watched_us()
