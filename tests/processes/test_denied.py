@@ -69,7 +69,7 @@ def test_a_person_closes_it_without_proof_so_it_has_failed_and_says_who_and_why(
 
 def test_the_denial_cost_time_and_no_event(stormy, closed):
     house, _ = stormy
-    house.until(house.calm, why="the supervisor has brought the process back by itself")
+    house.until(house.calm, why="nobody is on it any more: the supervisor has brought the process back by itself")
     house.drain()
     house.stop()
     counted = account(house.root)

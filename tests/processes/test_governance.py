@@ -11,6 +11,7 @@ from tests.processes.house import Case, Running
 from mendstream.agents.policy.policies import shipped
 from mendstream.contracts.records import CommandResult, Verdict
 from mendstream.contracts.topics import Topic
+from mendstream.runtime.answers import UNANSWERED_US
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
@@ -63,7 +64,22 @@ def refused(governed, approved):
 
 
 @pytest.fixture(scope="module")
-def modified(governed, refused):
+def left_alone(governed, refused):
+    """Whether the process still lay dead when an end that nobody had answered would have been made good."""
+    governed.go_on(UNANSWERED_US / 1e6 + 3)
+    return not governed.shown("model-0")["alive"]
+
+
+@pytest.fixture(scope="module")
+def closed(governed, refused, left_alone):
+    """The case, closed by a person."""
+    case, _, _ = refused
+    governed.told("incidents", "close", case.id, "--reason", "as you like")
+    return governed.ended(case)
+
+
+@pytest.fixture(scope="module")
+def modified(governed, closed):
     house = governed
     house.until(house.calm, 90)
     return house.ended(house.incident(house.hurt("drift"), "DATA_DRIFT"), 120)
@@ -107,14 +123,16 @@ def test_a_persons_no_is_kept_as_denied_and_nothing_was_done(governed, refused):
     assert done == []
 
 
-def test_a_process_that_nobody_may_restart_is_brought_back_by_the_supervisor_and_the_incident_recovers(
-    governed, refused
-):  # fmt: skip
-    case, _, _ = refused
-    governed.ended(case, 90)
-    assert case.head.outcome == "recovered"
-    assert case.resolved
-    assert governed.until(governed.serving)
+def test_a_no_is_an_answer_that_the_supervisor_respects_too(left_alone):
+    assert left_alone
+
+
+def test_once_nobody_is_on_it_any_more_the_supervisor_brings_the_process_back_and_says_so(governed, refused, closed):
+    assert closed.head.outcome == "unresolved"
+    generation = governed.shown("model-0")["generation"]
+    assert governed.until(governed.serving, why="the supervisor has started the process by itself")
+    (own,) = [r for r in governed.news.of(Topic.COMMAND_RESULTS, CommandResult) if not r.action_id]
+    assert (own.data["target"], own.data["generation"]) == ("model-0", generation + 1)
 
 
 def test_a_threshold_that_moves_too_far_is_modified_and_the_modified_one_is_set(governed, modified):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,11 +33,16 @@ def convert(value: Any, kind: type[S]) -> S:
 
 def _ext(value: Any) -> Any:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:  # an object's bytes would be its address
-        head = msgspec.msgpack.encode((value.dtype.str, value.shape))
-        return msgspec.msgpack.Ext(_ARRAY, len(head).to_bytes(2, "big") + head + np.ascontiguousarray(value).tobytes())
+        return msgspec.msgpack.Ext(_ARRAY, _head(value.dtype, value.shape) + value.tobytes())
     if isinstance(value, np.generic):
         return value.item()
     raise NotImplementedError(f"{type(value).__name__} is not a plain value")
+
+
+@lru_cache(maxsize=1024)
+def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    head = msgspec.msgpack.encode((dtype.str, shape))
+    return len(head).to_bytes(2, "big") + head
 
 
 def _array(code: int, data: memoryview) -> Any:

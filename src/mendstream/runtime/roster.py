@@ -8,6 +8,7 @@ from mendstream.contracts.topics import Wing
 
 STAGES = ("ingestion", "feature", "model", "decision")
 """The pipeline, in order."""
+GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,8 @@ class Role:
     spread: bool
     """Whether it has a task per partition (else one task)."""
     doc: str
+    gather_s: float = 0.0
+    """How long what woke it may be joined by more before the turn, where everybody writes to it all the time."""
 
 
 ROLES: tuple[Role, ...] = (
@@ -36,9 +39,9 @@ ROLES: tuple[Role, ...] = (
     Role(name="fused", agents=STAGES, wing=Wing.DATA, port=0, pipeline=True, spread=True,
          doc="all four stages in one process and one transaction (--fuse)"),
     Role(name="joiner", agents=("joiner",), wing=Wing.CONTROL, port=None, pipeline=False, spread=True,
-         doc="monitoring: matches feedback with predictions and counts"),
+         doc="monitoring: matches feedback with predictions and counts", gather_s=GATHER_S),
     Role(name="judge", agents=("judge",), wing=Wing.CONTROL, port=4, pipeline=False, spread=False,
-         doc="monitoring: judges the counts, raises alerts, writes vitals"),
+         doc="monitoring: judges the counts, raises alerts, writes vitals", gather_s=GATHER_S),
     Role(name="healing", agents=("healing",), wing=Wing.CONTROL, port=5, pipeline=False, spread=False,
          doc="plans, acts, verifies, undoes, remembers"),
     Role(name="policy", agents=("policy",), wing=Wing.CONTROL, port=6, pipeline=False, spread=False,

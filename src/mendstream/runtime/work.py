@@ -86,7 +86,9 @@ class Work:
     def _wait(self) -> None:
         assert self._bell is not None
         most = _IDLE_S if self.parts.sink is None else _SINK_IDLE_S
-        self._bell.wait(min([driver.wait_s(most) for driver in self.parts.drivers.values()], default=most))
+        rang = self._bell.wait(min([driver.wait_s(most) for driver in self.parts.drivers.values()], default=most))
+        if rang and self.parts.role.gather_s:
+            self._world.sleep(self.parts.role.gather_s)
 
     def _listen(self) -> None:
         if self._bell is not None:

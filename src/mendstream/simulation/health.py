@@ -45,6 +45,14 @@ class Health:
     def tick(self) -> None:
         now = self._machine.kernel.now_us
         self.passed_us, self.looked_at_us = now - self.looked_at_us, now
+        self._see_lives()
+        everybody = self._everybody()
+        for name in self.processes:
+            why = everybody or self._ill(name)
+            if why:
+                self._note(name, why, now)
+
+    def _see_lives(self) -> None:
         for life in self._machine.life[self._read :]:
             if life.process == SUPERVISOR and life.what == "started":
                 self.began_us = life.at_us
@@ -53,11 +61,6 @@ class Health:
                 if not life.ordered:
                     self.deaths.append(Ended(life.at_us, life.process, life.generation))
         self._read = len(self._machine.life)
-        everybody = self._everybody()
-        for name in self.processes:
-            why = everybody or self._ill(name)
-            if why:
-                self._note(name, why, now)
 
     def well_us(self, *names: str) -> int:
         """For how long all of them have been well."""
@@ -65,6 +68,7 @@ class Health:
 
     def why(self, name: str, within_us: int) -> str:
         """What was wrong with it within that time, or an empty string."""
+        self._see_lives()
         return self._why[name] if self._machine.kernel.now_us - self._ill_at[name] <= within_us else ""
 
     def doubled(self, name: str) -> bool:

@@ -14,7 +14,6 @@ from mendstream.contracts.records import (
     ActionRow,
     Command,
     CommandKind,
-    CommandResult,
     ConfigChange,
     Exit,
     IncidentHead,

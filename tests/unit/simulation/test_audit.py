@@ -10,6 +10,8 @@ from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
 from mendstream.adapters.store.recorder import Recorder
 from mendstream.adapters.store.schema import init_db
 from mendstream.agents.healing.chain import seal
+from mendstream.contracts import frame as frames
+from mendstream.contracts.frame import FrameMeta
 from mendstream.contracts.ports import Out
 from mendstream.contracts.records import (
     Action,
@@ -17,6 +19,8 @@ from mendstream.contracts.records import (
     ActionRow,
     CommandResult,
     ConfigChange,
+    DeadLetter,
+    DeadReason,
     Decision,
     IncidentHead,
     IncidentStep,
@@ -45,11 +49,9 @@ def publish(root, wing, topic, records):
 
 def decided(root, changed=None, **everywhere):
     """Ten decisions under config 1 in a new log; `changed`: event number -> fields."""
-    records = [
-        Decision(**{"event_id": f"f{n}", "key": "N1", "outcome": "late", "score": 0.7, "model": "v1", "mode": "NORMAL",
-                    "config": 1, "reason": "score against 0.5", "at_us": NOW, **everywhere, **(changed or {}).get(n, {})})
-        for n in range(10)
-    ]  # fmt: skip
+    usual = {"key": "N1", "outcome": "late", "score": 0.7, "model": "v1", "mode": "NORMAL", "config": 1,
+             "reason": "score against 0.5", "at_us": NOW, **everywhere}  # fmt: skip
+    records = [Decision(event_id=f"f{n}", **{**usual, **(changed or {}).get(n, {})}) for n in range(10)]
     first = ConfigChange(id="a", base_version=0, changes={"model_version": "v1"}, actor="init", reason="", at_us=NOW)
     publish(root, Wing.CONTROL, Topic.CONFIG_UPDATES, [first])
     publish(root, Wing.DATA, Topic.DECISIONS, records)
@@ -88,6 +90,27 @@ def test_a_config_is_compared_by_what_it_says(tmp_path):
     publish(one, Wing.CONTROL, Topic.CONFIG_UPDATES, [same, stale, lower])
     found = audit.compare(audit.decisions(one), audit.decisions(decided(tmp_path / "other")))
     assert (found.events, found.different) == (9, 1)  # f5 was decided at 0.4, f4 at 0.5 under a higher number
+
+
+def letter(stage, topic, value, reason):
+    return DeadLetter(
+        id=f"i/{stage}/1", topic=topic, partition=0, position=3, stage=stage, code_version="0", reason=reason,
+        detail="", attempts=3, value=value, at_us=NOW,
+    )  # fmt: skip
+
+
+def test_a_key_whose_windows_lack_an_event_that_was_set_aside_is_not_compared(tmp_path):
+    root = decided(tmp_path, {4: {"key": "N2"}, 5: {"key": "N3"}, 6: {"key": "N4"}})
+    head = {"event_id": ["f4"], "key": ["N2"], "event_time_us": [NOW]}
+    frame = bytes(frames.make(head, {}, FrameMeta(partition=0, born_us=NOW, made_us=NOW)).encode())
+    letters = [
+        letter("feature", "raw-events", frame, DeadReason.QUARANTINED),
+        letter("ingestion", "source", b'{"id":"f5","tailnum":"N3"}', DeadReason.QUARANTINED),
+        letter("ingestion", "source", b'{"id":"f6","tailnum":"N4",', DeadReason.MALFORMED),
+    ]
+    publish(root, Wing.DATA, Topic.DEAD_LETTERS, letters)
+    assert audit.spoiled(root) == {"N2", "N3"}
+    assert set(audit.without(audit.decisions(root), {"N2", "N3"})) == {f"f{n}" for n in range(10)} - {"f4", "f5"}
 
 
 # --- incidents -------------------------------------------------------------------------------------------------------
@@ -171,14 +194,15 @@ def test_an_illegal_move_is_noticed(tmp_path, phases, flaw):
 def test_a_record_that_was_changed_breaks_the_chain(tmp_path):
     steps = told()
     steps[3] = msgspec.structs.replace(steps[3], text="nobody said so")
-    found = audit.incidents(recorded(tmp_path, steps))
-    assert found.flaws == ("incident-log: the hash of seq 3 is not its own",)
+    publish(tmp_path, Wing.CONTROL, Topic.INCIDENT_LOG, steps)
+    assert audit.incidents(tmp_path).flaws == ("incident-log: the hash of seq 3 is not its own",)
 
 
 def test_a_record_that_is_missing_breaks_the_chain(tmp_path):
     steps = told()
-    found = audit.incidents(recorded(tmp_path, steps[:3] + steps[4:]))
-    assert any("seq 4 stands where 3 should be" in flaw for flaw in found.flaws)
+    publish(tmp_path, Wing.CONTROL, Topic.INCIDENT_LOG, steps[:3] + steps[4:])
+    (flaw,) = audit.incidents(tmp_path).flaws
+    assert "seq 4 stands where 3 should be" in flaw
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def _rows(frame: Frame, sampling: float) -> list[Any]:
     """The sampled rows of a predictions frame in short: [served_us, model, config, arm, shadow, ids, entries]."""
     if sampling < 1.0:
         kept = np.flatnonzero(_share(frame.batch.column("event_id")) < sampling)
-        frame = Frame(frame.batch.take(pa.array(kept)), frame.meta)
+        frame = Frame(frame.batch.take(pa.array(kept, type=pa.int64())), frame.meta)
     meta = frame.meta
     keys = (murmur2(frame.batch.column("key")) & np.uint32(_KEY_MASK)).astype(np.int64)
     entries = keys << _KEY_SHIFT | (frame.numbers("score") >= 0.5) * _POSITIVE
@@ -267,11 +267,11 @@ def _labels(feedback: list[Feedback], sampling: float, sampling_low: float) -> l
     if not feedback:
         return []
     share = (
-        _share(pa.array([f.event_id for f in feedback]))
+        _share(pa.array([f.event_id for f in feedback], type=pa.string()))
         if min(sampling, sampling_low) < 1.0
         else np.zeros(len(feedback))
     )
-    keys = murmur2(pa.array([f.key for f in feedback])) & np.uint32(_KEY_MASK)
+    keys = murmur2(pa.array([f.key for f in feedback], type=pa.string())) & np.uint32(_KEY_MASK)
     return [
         [f.event_id, f.key, f.label, f.at_us, mark if f.key else _ANY_KEY, at >= sampling_low]
         for f, mark, at in zip(feedback, keys.tolist(), share.tolist(), strict=True)

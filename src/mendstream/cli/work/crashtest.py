@@ -62,6 +62,7 @@ def _killed(report: Report) -> dict[str, Any]:
         "duplicated": counted.duplicated,
         "compared": compared.events,
         "different": compared.different,
+        "spoiled_keys": report.spoiled,
         "orphans": len(report.orphans),
         "incidents": incidents.total,
         "incidents_open": incidents.open,

@@ -5,6 +5,7 @@ A new one is its file and a row here. The brief's plain threshold rules are the 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from mendstream.agents.monitoring.detectors.accuracy import Accuracy
@@ -20,6 +21,7 @@ DETECTORS: tuple[Detector[Any], ...] = (Liveness(), Latency(), Accuracy(), Drift
 BRIEF_DETECTORS: tuple[Detector[Any], ...] = (NoHeartbeat(), SlowInARow(), AccuracyBelow(), DriftAbove())
 
 
+@lru_cache(maxsize=8)
 def detectors_for(settings: JudgeSettings) -> tuple[Detector[Any], ...]:
     """The rows that a person chose, with that person's settings."""
     rows = BRIEF_DETECTORS if settings.rules == "brief" else DETECTORS
