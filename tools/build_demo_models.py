@@ -11,7 +11,7 @@ Usage
 
 Rows come from the demo's own source and go through its own ingestion and feature agents, so training sees what serving
 sees. The flights are split by row, not by event: a flight that is drawn twice is on one side only. The same versions of
-numpy, scikit-learn and skl2onnx write the same bytes; `--check` therefore compares cards and scores, not files.
+numpy, scikit-learn and onnx write the same bytes; `--check` therefore compares cards and scores, not files.
 """
 
 from __future__ import annotations

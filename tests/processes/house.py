@@ -7,14 +7,13 @@ it waits the supervisor is served, as `mendstream run` does it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,8 @@ from mendstream.runtime.ground import current_config, open_bus
 from mendstream.runtime.inject import inject
 from mendstream.runtime.supervisor import House
 from mendstream.settings import Settings, load, models_dir
+from mendstream.simulation.audit import broken
+from mendstream.simulation.spawned import family_of
 
 STEPS = ("detection", "logging", "planning", "approval", "execution", "verification", "memory")
 """The seven of the brief, in order."""
@@ -329,18 +330,10 @@ class Reader:
         return path.read_text() if path.exists() else ""
 
     def chain_flaw(self) -> str:
-        """Where the hash chain of incident-log breaks; empty if it holds. Counted here with hashlib alone."""
-        seq, held = 0, ""
-        for block in self.bus.read(Stream(Topic.INCIDENT_LOG, 0), 0, max_rows=1 << 30, max_bytes=1 << 40):
-            for line in bytes(block.value).splitlines():
-                raw = msgspec.json.decode(line)
-                body = msgspec.json.encode({**raw, "hash": ""}, order="sorted")
-                if (raw["seq"], raw["prev_hash"]) != (seq, held):
-                    return f"seq {raw['seq']} stands where {seq} should be, or names another record before it"
-                if raw["hash"] != hashlib.sha256(held.encode() + body).hexdigest():
-                    return f"the hash of seq {seq} is not its own"
-                seq, held = seq + 1, raw["hash"]
-        return "" if seq else "there is no record"
+        """Where the hash chain of incident-log breaks; empty if it holds."""
+        blocks = self.bus.read(Stream(Topic.INCIDENT_LOG, 0), 0, max_rows=1 << 30, max_bytes=1 << 40)
+        steps = [msgspec.json.decode(line) for block in blocks for line in bytes(block.value).splitlines()]
+        return next(broken(steps), "" if steps else "there is no record")
 
     def said_by(self, verb: str, *args: str, deadline_s: float = 30) -> subprocess.CompletedProcess[str]:
         """What `mendstream VERB` of another terminal says. The house is not served meanwhile."""
@@ -502,9 +495,7 @@ class Spawned(Reader):
     def note_family(self) -> list[psutil.Process]:
         """Every process of the house, the supervisor included."""
         assert self.process is not None
-        with contextlib.suppress(psutil.Error):
-            head = psutil.Process(self.process.pid)
-            self.family = list({one.pid: one for one in [*self.family, head, *head.children(recursive=True)]}.values())
+        self.family = list({one.pid: one for one in [*self.family, *family_of(self.process.pid)]}.values())
         return self.family
 
     def children(self) -> dict[str, dict[str, Any]]:
@@ -551,16 +542,6 @@ def run_options(settings: Settings, given: dict[str, Any]) -> list[str]:
 def mendstream(*args: str, deadline_s: float = 30) -> subprocess.CompletedProcess[str]:
     """One command, to its end."""
     return subprocess.run([str(MENDSTREAM), *args], capture_output=True, text=True, timeout=deadline_s, check=False)
-
-
-def living(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there; one that nobody has waited for is not."""
-    found = []
-    for one in processes:
-        with contextlib.suppress(psutil.Error):
-            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
-                found.append(one)
-    return found
 
 
 def wait_for(what: Callable[[], Any], deadline_s: float = DEADLINE_S, *, why: str = "") -> Any:

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.processes.house import Running, Spawned, living, wait_for
+from tests.processes.house import Running, Spawned, wait_for
 
 from mendstream.demo.accounting import account
+from mendstream.simulation.spawned import living
 
 
 def main(place: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.processes.house import MENDSTREAM, mendstream, wait_for
 
 from mendstream.simulation import crash, stream
+from mendstream.simulation.spawned import living
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
@@ -71,7 +72,7 @@ def test_interrupted_it_counts_what_it_has_covered_and_leaves_nobody(tmp_path):
     assert found["interrupted"]
     assert 10 <= found["kills"] < 1000
     assert (found["lost"], found["duplicated"], found["different"], found["orphans"]) == (0, 0, 0, 0)
-    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not living(family)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system ends a process with its parent on Linux only")
@@ -82,6 +83,5 @@ def test_a_harness_that_is_killed_takes_its_house_with_it():
         next(line for line in run.stderr if re.match(r"killing: \d+ of 100000", line))
         family = psutil.Process(run.pid).children(recursive=True)
         run.kill()
-    alive = lambda: [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]  # noqa: E731
     assert family
-    wait_for(lambda: not alive(), 30, why="its house ends")
+    wait_for(lambda: not living(family), 30, why="its house ends")

@@ -17,7 +17,6 @@ from tests.processes.house import (
     Running,
     Spawned,
     house_settings,
-    living,
     mendstream,
     run_options,
     wait_for,
@@ -30,6 +29,7 @@ from mendstream.contracts.ports import Out
 from mendstream.contracts.records import ConfigChange, Decision, decode_block, encode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.demo.accounting import account
+from mendstream.simulation.spawned import living
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 

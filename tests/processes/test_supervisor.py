@@ -11,12 +11,13 @@ from multiprocessing import forkserver
 
 import psutil
 import pytest
-from tests.processes.house import STAGES, Running, Spawned, living, mendstream, run_options, wait_for
+from tests.processes.house import STAGES, Running, Spawned, mendstream, run_options, wait_for
 
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.contracts.topics import Topic
 from mendstream.demo.accounting import account
 from mendstream.runtime.clock import WallClock
+from mendstream.simulation.spawned import living
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 

@@ -145,12 +145,12 @@ def incidents(root: Path) -> Incidents:
     steps = [msgspec.json.decode(line) for line in lines]
     last = {step["incident"]["incident_id"]: step for step in steps}
     actions = {step["action"]["action_id"] for step in steps if step.get("action")}
-    flaws = [*_broken(steps), *_illegal(steps), *_twice(root), *_not_in_sql(root, steps)]
+    flaws = [*broken(steps), *_illegal(steps), *_twice(root), *_not_in_sql(root, steps)]
     still = sum(step["incident"]["status"] not in _ENDED for step in last.values())
     return Incidents(len(last), still, len(actions), tuple(flaws))
 
 
-def _broken(steps: Iterable[dict[str, Any]]) -> Iterator[str]:
+def broken(steps: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The first place where the hash chain of the log does not hold."""
     held = ""
     for seq, step in enumerate(steps):
@@ -188,8 +188,9 @@ def _before(phase: Phase) -> frozenset[Phase]:
 
 
 def _twice(root: Path) -> Iterator[str]:
-    results = [line for line in _lines(payloads(root, "control", _RESULTS)) if line["action_id"]]
-    done = Counter(line["action_id"] for line in results if line["outcome"] == "done")
+    """Actions that a target did more than once. What the supervisor started by itself belongs to none."""
+    lines = _lines(payloads(root, "control", _RESULTS))
+    done = Counter(line["action_id"] for line in lines if line["outcome"] == "done" and line["action_id"])
     yield from (f"action {action} was done {count} times" for action, count in done.items() if count > 1)
 
 

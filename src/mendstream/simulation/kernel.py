@@ -107,6 +107,11 @@ class Strand:
             ticket = self._ticket
             self._kernel.after(0, lambda: self._go(ticket))
 
+    @property
+    def parked(self) -> bool:
+        """It waits to be woken, or for its time to be up."""
+        return self._waiting and not self.dead
+
     def hold(self) -> None:
         """Stop it where it is, as SIGSTOP does."""
         self.held = True

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +32,7 @@ from mendstream.simulation.sometimes import Sometimes
 from mendstream.simulation.store import SimStore
 from mendstream.simulation.story import Story, Violation
 
+T = TypeVar("T")
 START_US = 1_800_000_000_000_000
 TICK_US = 250_000
 WARM_US = 3_000_000
@@ -39,6 +41,8 @@ WELL_WITHIN_US = 90_000_000
 """Once the faults have stopped, the house has to be well within this time."""
 WELL_FOR_US = 1_000_000
 WRITE_BACK_US = (1_000_000, 3_000_000)
+SETTLE_US = 500_000
+"""From the last decision to the last count and the last label."""
 DRAIN_US = 10_000_000
 """How long what has happened may take to be decided, in a house that is well."""
 
@@ -74,10 +78,10 @@ class Run:
         settings = settings_of(msgspec.json.encode(plan.settings, order="sorted"))
         tape = Tape(plan.seed, START_US + 500_000, rate=settings.ingestion.rate)
         self.machine = Machine(self.kernel, Dice(plan.seed), settings, tape, SimStore())
-        self.machine.usual = msgspec.convert(plan.habits, Habits)
-        self.machine.habits = msgspec.convert(plan.habits, Habits)
+        self.machine.usual = _made(Habits, plan.habits, "habits")
+        self.machine.habits = _made(Habits, plan.habits, "habits")
         self.story.health = Health(self.machine)
-        self.people = People(self.machine, self.story, msgspec.convert(plan.people, Manners))
+        self.people = People(self.machine, self.story, _made(Manners, plan.people, "people"))
         self.watching = [kind(self.machine, self.story) for kind in (*self.invariants, Sometimes)]
         self.machine.log.watchers += [self.story, self]
 
@@ -182,6 +186,7 @@ class Run:
         until = self.kernel.now_us + DRAIN_US
         while not self.story.violations and self.kernel.now_us < until and self._undecided():
             self._go(TICK_US)
+        self._go(SETTLE_US)
 
     # --- how the house is --------------------------------------------------------------------------------------------
 
@@ -258,6 +263,14 @@ class Run:
         self.story.calm_since_us = self.kernel.now_us
 
 
+def _made(kind: type[T], values: dict[str, Any], what: str) -> T:
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        fields = ", ".join(vars(kind).get("__dataclass_fields__", {}))
+        raise UsageError(f"the plan's {what} {values}: {error}", hint=f"{what} are: {fields}") from error
+
+
 @cache
 def settings_of(over: bytes) -> Settings:
     """The settings of a simulated house; `over` them, as a JSON object."""
@@ -268,7 +281,7 @@ def settings_of(over: bytes) -> Settings:
             "pipeline": "mendstream.simulation.data:pumps",
             "bus.durability": "process",
             "ingestion.rate": 60.0,
-            "ingestion.linger_ms": 100.0,
+            "ingestion.linger_ms": 200.0,
             "monitoring.season_s": 2.0,
             "monitoring.season_events": 256,
             "healing.proof_events": 60,

@@ -25,6 +25,8 @@ from mendstream.contracts.records import (
 from mendstream.contracts.topics import Stream, Topic
 from mendstream.simulation.health import Health
 from mendstream.simulation.log import Append, SimLog
+from mendstream.simulation.machine import Machine
+from mendstream.simulation.trail import Trail
 
 TAIL = 200
 _TOLD = (Topic.ALERTS, Topic.INCIDENT_LOG, Topic.CONFIG_UPDATES, Topic.POLICY_REQUESTS, Topic.POLICY_DECISIONS,
@@ -69,6 +71,7 @@ class Story:
         self.violations: list[Violation] = []
         self.history: list[tuple[int, Append]] = []
         """(the kernel's time, what) of control records and decisions, as far as the log still has them"""
+        self._trail: Trail | None = None
         self._begin()
         self.injected: list[tuple[int, Injection, bool]] = []
         """(when, what, put in or taken out)"""
@@ -157,6 +160,12 @@ class Story:
                 self.commands[record.id] = record
             case CommandResult():
                 self.results.append(record)
+
+    def trail(self, machine: Machine) -> Trail:
+        """What became of every event; read once, when all is over."""
+        if self._trail is None:
+            self._trail = Trail(machine)
+        return self._trail
 
     # --- how things stand --------------------------------------------------------------------------------------------
 

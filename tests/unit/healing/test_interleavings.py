@@ -96,10 +96,14 @@ def check(house: House, verdicts: dict) -> None:
         assert any(v.action_id == command.action_id and v.incident_id == command.incident_id for v in verdicts.values())
     assert max(Counter(command.action_id for command in house.commands).values(), default=0) <= 1
     assert max(Counter(change.action_id for change in house.changes).values(), default=0) <= 5
+    one_remedy_a_target(house)
+    assert len({(i.kind, i.subject) for i in house.open}) == len(house.open)
+
+
+def one_remedy_a_target(house: House) -> None:
     turn = Turn(house.now, house.config, house.agent.params, house.state, Outputs("t"), house.config.version)
     acting = [held(incident, turn) for incident in house.state.incidents.values() if incident.phase in ACTIVE]
     assert sum(len(keys) for keys in acting) == len(frozenset().union(*acting))
-    assert len({(i.kind, i.subject) for i in house.open}) == len(house.open)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -201,7 +205,9 @@ def test_a_rollback_waits_for_its_proof_while_another_incident_holds_safe_mode()
         house.pane()
     assert house.proposals[2].action.kind == "SAFE_MODE_OFF"
     house.approve()
-    house.panes(12, labels=20, errors=4)
+    for _ in range(12):
+        one_remedy_a_target(house)
+        house.pane(labels=20, errors=4)
     assert not house.state.incidents
     assert house.config.model_version == "v1"
     assert {head.incident_id: head.outcome for head in (s.incident for s in house.steps)} == {
@@ -338,6 +344,37 @@ def test_a_death_does_not_make_safe_mode_look_worse_or_useless():
     assert not house.open
     assert len(house.changes) == 1
     assert len(house.ended()) == 2
+
+
+def test_what_waited_for_a_dead_process_does_not_make_safe_mode_look_worse_when_it_is_back():
+    house = slow_and_then_dead()
+    house.approve()
+    house.feed(house.result("done"))
+    house.panes(4, slow=90, ms=5000.0)
+    house.up("decision-0", 2)
+    while len(house.open) == 2:
+        house.pane()
+    house.panes(8, slow=90, ms=5000.0)
+    assert house.incident.phase == "VERIFYING"
+    house.backlog = 0
+    house.panes(16)
+    assert not house.open
+    assert len(house.changes) == 1
+
+
+def test_a_remedy_that_shows_in_what_the_rules_decide_too_is_not_hidden_by_a_hold():
+    house = House().healthy()
+    house.operator(safe_mode=["anna"])
+    house.feed()
+    house.panes(2, slow=90, ms=900.0)
+    house.feed(house.alert("LATENCY_SLO_BREACH", id_="slow"))
+    for _ in range(2):
+        house.approve()
+        house.feed(house.result("done"))
+    house.up("model-0", 2)
+    house.up("model-1", 2)
+    house.panes(82, slow=90, ms=900.0)  # 20 s
+    assert house.incident.phase == "ESCALATED"
 
 
 def test_a_death_that_a_person_is_asked_about_hides_nothing_for_longer():

@@ -21,7 +21,7 @@ from mendstream.adapters.models.apart import Apart, LearnerApart, Turn
 from mendstream.adapters.models.registrar import MadeWay
 from mendstream.contracts.errors import CouldNot, ModelError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 OS: Callable[[], object] = functools.partial(importlib.import_module, "os")
 """A process's own `os`: asks for its pid, ends it."""

@@ -26,9 +26,8 @@ def hidden(incident: Incident, turn: Turn) -> str:
 
 def behind_hold(incident: Incident, turn: Turn) -> str:
     """Whose hold of SAFE_MODE is in force, or on its way out: until that is proven, one thing at a time."""
-    holders = [held for held in turn.config.safe_mode if held != incident.incident_id]
-    if holders:
-        return f"SAFE_MODE is held by {', '.join(holders)}"
+    if turn.config.safe_mode:
+        return f"SAFE_MODE is held by {', '.join(turn.config.safe_mode)}"
     for other in turn.state.incidents.values():
         if other.back and other.key != incident.key and other.phase in ACTIVE:
             return f"the way out of SAFE_MODE of {other.incident_id} is being proven"

@@ -20,7 +20,6 @@ from mendstream.agents.healing.due import (
     undoing,
 )
 from mendstream.agents.healing.ending import END, cure, escalate, leave_rung, settle
-from mendstream.agents.healing.hiding import look
 from mendstream.agents.healing.log import go, write
 from mendstream.agents.healing.params import SECOND_US
 from mendstream.agents.healing.playbooks import rung_of
@@ -236,7 +235,6 @@ def _done(turn: Turn, incident: Incident, text: str) -> str:
     if turn.state.vitals is not None:
         observe(incident.watch, turn.state.vitals, turn.params)
     write(turn, incident, "execution", f"{act.action.kind} done: {text}", row=log.row(act))
-    look(turn, incident)
     return "verify"
 
 

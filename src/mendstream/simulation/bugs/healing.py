@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mendstream.agents.healing import chain, due, effects, inbox, proposing
+from mendstream.agents.healing import agent, chain, due, effects, inbox, proposing
 from mendstream.agents.healing import log as healing_log
 from mendstream.agents.healing.playbooks import proofs
 from mendstream.agents.healing.playbooks.base import Draft, Measure
@@ -73,6 +73,10 @@ def _two_ills(dice: random.Random) -> tuple[Injection, ...]:
     return (Injection(fault="bad-model"), slow)
 
 
+def _slow(dice: random.Random) -> tuple[Injection, ...]:
+    return (Injection(fault="slow-model", params={"call_ms": 400.0}, at_ms=dice.randrange(1_000), for_ms=7_000),)
+
+
 def _drift(dice: random.Random) -> tuple[Injection, ...]:
     return (Injection(fault="drift", at_ms=dice.randrange(500), for_ms=11_000),)
 
@@ -84,7 +88,7 @@ def _many_deaths(dice: random.Random) -> tuple[Injection, ...]:
 
 
 def _stands_still(dice: random.Random) -> tuple[Injection, ...]:
-    return (_hit("paused-agent", "decision-0", dice.randrange(1_000), 10_000),)
+    return (_hit("paused-agent", "decision-0", dice.randrange(3_000, 4_000), 10_000),)
 
 
 def _bad(dice: random.Random) -> tuple[Injection, ...]:
@@ -149,8 +153,11 @@ def _orders_again(turn: Turn, incident: Incident) -> None:
         effects.publish_command(turn, incident, incident.act.approved or incident.act.action)
 
 
-def _never_gives_up() -> AbstractContextManager[None]:
-    return replaced(due, "_patience", lambda incident, check, turn: 10**15)
+def _forgets_the_way_back() -> AbstractContextManager[None]:
+    def retire(turn: Turn, incident: Incident) -> None:
+        del turn.state.incidents[incident.key]
+
+    return replaced(agent, "retire", retire)
 
 
 # --- governance ------------------------------------------------------------------------------------------------------
@@ -208,7 +215,7 @@ def _counts_anew(state: PolicyState, batch: Batch, outputs: Outputs) -> None:
 @contextmanager
 def _no_budget() -> Iterator[None]:
     """Neither side counts the actions of an hour."""
-    real = policy.facts_of
+    real = vars(policy)["facts_of"]
 
     def facts_of(*given: Any) -> Facts:
         facts = real(*given)
@@ -309,8 +316,8 @@ BUGS: tuple[Bug, ...] = (
         lambda: _on_resume(_chooses_again), _plan("interrupted", _interrupted("planning"))),
     Bug("orders again", "chosen once", "A new owner of healing's task orders again what was already ordered.",
         lambda: _on_resume(_orders_again), _plan("interrupted", _interrupted("execution"))),
-    Bug("never gives up", "the house becomes well", "A proof has no time limit.", _never_gives_up,
-        _plan("drift", _drift, 12_000)),
+    Bug("forgets the way back", "the house becomes well", "SAFE_MODE is entered and never left.",
+        _forgets_the_way_back, _plan("a slow model", _slow)),
     Bug("acts unasked", "approved before done", "It is carried out before anybody has answered.", _acts_unasked,
         _plan("a death", _dead)),
     Bug("does more", "approved before done", "Along with what was approved another knob is set.", _does_more,

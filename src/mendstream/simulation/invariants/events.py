@@ -1,15 +1,20 @@
-"""No event is lost, none is decided twice, nothing goes back."""
+"""No event is lost, none is decided twice, nothing goes back, and what is refused is kept as it came."""
 
 from __future__ import annotations
 
+import json
+import math
+from collections import Counter
+
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.ports import TaskCommit
-from mendstream.contracts.records import DeadLetter, Decision
+from mendstream.contracts.records import DeadReason, Decision
 from mendstream.contracts.topics import Stream, Topic
 from mendstream.simulation.invariants.base import Invariant
 from mendstream.simulation.log import Append
 from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
+from mendstream.simulation.trail import STAGES, records_of
 
 
 class NoBug(Invariant):
@@ -30,25 +35,83 @@ class Decided(Invariant):
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
         self._decided: set[str] = set()
-        self._letters = 0
 
     def appended(self, append: Append) -> None:
-        match append.stream.topic:
-            case Topic.DECISIONS:
-                for record in append.records:
-                    if isinstance(record, Decision):
-                        if record.event_id in self._decided:
-                            self.broken(f"{record.event_id} was decided twice")
-                        self._decided.add(record.event_id)
-            case Topic.DEAD_LETTERS:
-                self._letters += sum(isinstance(r, DeadLetter) and r.stage == "ingestion" for r in append.records)
+        if append.stream.topic is Topic.DECISIONS:
+            for record in append.records:
+                if isinstance(record, Decision):
+                    if record.event_id in self._decided:
+                        self.broken(f"{record.event_id} was decided twice")
+                    self._decided.add(record.event_id)
+
+    def forgot(self) -> None:
+        streams = [Stream(Topic.DECISIONS, p) for p in range(self.machine.settings.run.partitions)]
+        self._decided = {
+            record.event_id
+            for stream in streams
+            for record in records_of(self.machine.log, stream)
+            if isinstance(record, Decision)
+        }
 
     def end(self) -> None:
-        tape = self.machine.tape
-        wanted = {made.event_id for made in tape.made if made.event_id}
-        missing = wanted - self._decided
+        trail = self.story.trail(self.machine)
+        due = self.machine.tape.due(self.machine.clock.now_us())
+        if trail.read < due:
+            self.broken(f"ingestion has read {trail.read} of {due} events")
+        ended = Counter(self._decided)
+        ended.update(event_id for stage in trail.set_aside.values() for event_id in stage)
+        wanted = trail.outcomes.accepted
+        missing = [event_id for event_id in wanted if not ended[event_id]]
         if missing:
-            self.broken(f"{len(missing)} of {len(wanted)} events have no decision, such as {min(missing)}")
+            self.broken(f"{len(missing)} of {len(wanted)} events have no decision, such as {missing[0]}")
+        twice = [event_id for event_id, n in ended.items() if n > 1]
+        if twice:
+            self.broken(f"{twice[0]} has a decision and a dead letter, or two")
+        unknown = sorted(ended.keys() - wanted.keys())
+        if unknown:
+            self.broken(f"{unknown[0]} was decided and never accepted")
+
+
+class DeadLetters(Invariant):
+    """What is refused is kept with its bytes, its place and the reason: else nobody can mend it and send it again."""
+
+    name = "dead letters are whole"
+
+    def end(self) -> None:
+        trail, made = self.story.trail(self.machine), self.machine.tape.made
+        letters = trail.outcomes.letters
+        for position in range(trail.read):
+            found = letters.get(position, [])
+            if len(found) > 1:
+                self.broken(f"{len(found)} dead letters of the event at {position}")
+            if not made[position].event_id:
+                if not found:
+                    self.broken(f"the malformed event at {position} is in no dead letter")
+                elif found[0].reason not in (_reason_of(made[position].line), DeadReason.QUARANTINED):
+                    self.broken(f"the malformed event at {position} is {found[0].reason}: {made[position].line!r}")
+            elif found and found[0].reason is not DeadReason.QUARANTINED:
+                self.broken(f"the event at {position} is whole, and a dead letter says {found[0].reason}")
+        for letter in trail.outcomes.labels:
+            known = {line.value for line in self.machine.tape.known(letter.position, letter.position + 1)}
+            if letter.value not in known:
+                self.broken(f"a dead letter holds what nobody sent: {letter.value!r} at {letter.position}")
+        for letter in trail.letters:
+            if letter.stage in ("feature", "model", "decision") and letter.reason is not DeadReason.QUARANTINED:
+                self.broken(f"{letter.stage} refused a good event: {letter.reason} {letter.detail}")
+
+
+def _reason_of(line: bytes) -> DeadReason:
+    """Why a malformed event of the tape has to be refused."""
+    try:
+        fields = json.loads(line, parse_constant=_no_number)
+    except ValueError:
+        return DeadReason.MALFORMED
+    endless = any(isinstance(value, float) and math.isinf(value) for value in fields.values())
+    return DeadReason.NOT_FINITE if endless else DeadReason.INVALID
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
 
 
 class OffsetsGrow(Invariant):
@@ -66,3 +129,52 @@ class OffsetsGrow(Invariant):
             if position < held:
                 self.broken(f"{commit.task} goes back from {held} to {position} of {stream}")
             self._at[commit.task, stream] = position
+
+    def forgot(self) -> None:
+        self._at = {
+            (task, stream): position
+            for task, held in self.machine.log.tasks.items()
+            for stream, position in held.positions.items()
+        }
+
+
+class Whole(Invariant):
+    """What a turn writes and how far it has read are in the log together: else events are lost or decided twice."""
+
+    name = "a turn is whole"
+
+    def end(self) -> None:
+        trail = self.story.trail(self.machine)
+        for stage, reads, writes in STAGES:
+            for p in range(trail.partitions):
+                done = trail.ids(Stream(reads, p))[: trail.position(stage, p, Stream(reads, p))]
+                wanted, found = Counter(done), Counter(trail.ids(Stream(writes, p)))
+                found.update(event_id for event_id in trail.set_aside.get(stage, ()) if event_id in wanted)
+                if wanted != found:
+                    event_id = min((wanted - found) + (found - wanted))
+                    self.broken(
+                        f"{stage}/{p} has read {event_id} {wanted[event_id]} times and written it {found[event_id]} times"
+                    )  # fmt: skip
+
+
+class Order(Invariant):
+    """Events of one key stay in order down to the decisions: else the newest decision is not about the newest event."""
+
+    name = "order within a key"
+
+    def end(self) -> None:
+        trail = self.story.trail(self.machine)
+        made, accepted = self.machine.tape.made, trail.outcomes.accepted
+        for topic in (Topic.RAW_EVENTS, *(writes for _, _, writes in STAGES)):
+            newest: dict[str, tuple[int, int]] = {}
+            for p in range(trail.partitions):
+                for event_id in trail.ids(Stream(topic, p)):
+                    place = accepted.get(event_id)
+                    if place is None:
+                        continue  # what was never accepted is for another invariant
+                    before = newest.get(made[place].key)
+                    if before is not None and before[1] > place:
+                        self.broken(f"{topic}/{p}: {event_id} of {made[place].key} comes behind a later event")
+                    if before is not None and before[0] != p:
+                        self.broken(f"{topic}: {made[place].key} is in partitions {before[0]} and {p}")
+                    newest[made[place].key] = p, place

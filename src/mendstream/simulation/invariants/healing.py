@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 from mendstream.contracts.incident import MOVES, STATUS_OF, Phase
 from mendstream.contracts.knobs import Fold, LiveConfig, fold
+from mendstream.contracts.ports import TaskCommit
 from mendstream.contracts.records import (
     Action,
     ActionKind,
@@ -25,12 +27,13 @@ from mendstream.contracts.records import (
     Proposal,
     Status,
 )
-from mendstream.contracts.topics import Topic
+from mendstream.contracts.topics import Stream, Topic
 from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.log import Append
 from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
 
+_SOURCE = Stream(Topic.SOURCE, 0)
 _ENDED = (Phase.RESOLVED, Phase.FAILED)
 
 
@@ -169,7 +172,8 @@ class ProvenCure(Folded):
         self._firing: dict[str, tuple[int, str, str]] = {}
         """alert -> (since when, kind, subject)"""
         self._slo_us = machine.settings.slo.latency_ms * 1000
-        self._source = story.health.pipeline[0]
+        self._taken: list[tuple[int, int]] = [(0, machine.kernel.now_us)]
+        """(position of the source, when ingestion came there)"""
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -199,15 +203,21 @@ class ProvenCure(Folded):
                     if isinstance(record, IncidentStep):
                         self._step(record, now)
 
+    def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
+        position = commit.positions.get(_SOURCE)
+        if position is not None:
+            self._taken.append((position, self.machine.kernel.now_us))
+
     def _of(self, decision: Decision, partition: int, now: int) -> _Decided:
         n = int(decision.event_id[1:])
-        tape = self.machine.tape
-        due, made = tape.due_at_us(n), tape.made[n]
-        late = now - (now if due is None else due)
-        return _Decided(
-            now, decision.config, decision.model, decision.mode == "NORMAL", partition, late > self._slo_us,
-            (decision.outcome == "service") != bool(made.label),
-        )  # fmt: skip
+        slow = now - self._born_us(n) > self._slo_us
+        wrong = (decision.outcome == "service") != bool(self.machine.tape.made[n].label)
+        return _Decided(now, decision.config, decision.model, decision.mode == "NORMAL", partition, slow, wrong)
+
+    def _born_us(self, n: int) -> int:
+        """When the house took it in: how long it waited outside is not the house's latency."""
+        _, turn = self._taken[bisect.bisect_right(self._taken, n, key=lambda held: held[0]) - 1]
+        return max(turn, self.machine.tape.due_at_us(n) or 0)
 
     def _step(self, step: IncidentStep, now: int) -> None:
         incident, back = step.incident.incident_id, _back(step)
@@ -284,9 +294,6 @@ class ProvenCure(Folded):
         return f"{share:.3f} of its {n} decisions are wrong, {before:.3f} before" if share > limit else ""
 
     def _latency(self, found: list[_Decided]) -> str:
-        health = self.story.health
-        if health.well_us(self._source) < 3 * self.LOOK_US:
-            return ""  # what was late into the house is not slow in it
         new = [held for held in found if held.at_us >= found[-1].at_us - self.LOOK_US]
         slow = sum(held.slow for held in new) / len(new)
         return f"{slow:.0%} of its newest {len(new)} decisions are slow" if slow > self.SLOW_SHARE else ""

@@ -112,7 +112,7 @@ class HealthyLeftAlone(Invariant):
     """A healthy process is never reported: else the house would restart what serves well."""
 
     name = "a healthy target never"
-    LATELY_US = 8_000_000
+    LATELY_US = 6_000_000
 
     def appended(self, append: Append) -> None:
         if append.stream.topic is not Topic.ALERTS:
