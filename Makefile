@@ -14,6 +14,8 @@ EDITABLE  := $(READY)/editable
 # What `make test` runs first, on two workers; CI, which has run the fast tests already, asks for the slow ones only.
 PARALLEL ?= not processes
 
+SIMULATE_MINUTES ?= 4
+
 UV := $(BIN)/uv
 # pip tells an index of one's own in PIP_INDEX_URL; uv would not look there.
 ifdef PIP_INDEX_URL
@@ -26,7 +28,7 @@ NONE_IS_FINE = || [ $$? -eq 5 ]
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installers would meet in one .venv
-.PHONY: help setup dev demo check test bench docs lock clean
+.PHONY: help setup dev demo check test simulate bench docs lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -48,6 +50,9 @@ check: dev  ## lint, types, architecture and the fast tests: what CI runs first
 test: dev  ## all tests; those that start real processes run last, one by one
 	$(BIN)/pytest -n 2 -m "$(PARALLEL)" $(NONE_IS_FINE)
 	$(BIN)/pytest -m processes $(NONE_IS_FINE)
+
+simulate: setup  ## hurt simulated houses, of seeds that nobody has run, for SIMULATE_MINUTES
+	$(BIN)/mendstream simulate --fresh --minutes $(SIMULATE_MINUTES) --out build/failing
 
 bench: setup  ## run every benchmark and print the results as JSON
 	$(BIN)/mendstream bench all --json

@@ -44,7 +44,7 @@ from mendstream.contracts.incident import MOVES, STATUS_OF, Phase
 from mendstream.contracts.knobs import KNOBS, LiveConfig
 from mendstream.contracts.records import TOPIC_OF, Action, ActionKind, Record
 from mendstream.contracts.topics import TOPICS, Spread, TopicSpec
-from mendstream.runtime import worker
+from mendstream.runtime import exits
 from mendstream.runtime.roster import ROLES
 from mendstream.settings import FIELDS, Field
 from mendstream.settings.fields import GROUP_DOCS, toml_value
@@ -596,14 +596,14 @@ def incidents() -> str:
 
 
 def errors_page() -> str:
-    exits = [
+    codes = [
         (group.YES, "yes: it is so, or it was done"), (group.NO, "no: a verdict, such as a failed case"),
         (group.USAGE, "usage or settings are wrong"), (group.COULD_NOT, "could not: the world refused, or a bug"),
         (group.INTERRUPTED, "interrupted"),
     ]  # fmt: skip
     ends = [
-        (worker.BUG, "a bug: the turn was not finished"), (worker.COULD_NOT, "could not go on: the house stops"),
-        (worker.FENCED, "another process owns its task now"), (worker.FULL, "disk or map full: the house stops"),
+        (exits.BUG, "a bug: the turn was not finished"), (exits.COULD_NOT, "could not go on: the house stops"),
+        (exits.FENCED, "another process owns its task now"), (exits.FULL, "disk or map full: the house stops"),
     ]  # fmt: skip
     found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
     found.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
@@ -613,7 +613,7 @@ def errors_page() -> str:
         "Errors and exit codes", "contracts/errors.py",
         "Every message says what failed, and a line with `hint:` says what to do. With `--json` it is one object with "
         "`code`, `message` and `hint` on standard error. A traceback never reaches the terminal.",
-        "## Exit codes of a command", table(("code", "meaning"), exits),
+        "## Exit codes of a command", table(("code", "meaning"), codes),
         "## Exit codes of a process of the house", table(("code", "meaning"), ends),
         "## The tree", f"```\n{tree}\n```",
         table(("error", "is a", "meaning", "exit code"), rows),

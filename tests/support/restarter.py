@@ -30,6 +30,10 @@ class FakeRestarter:
         started = self.alive.pop(process)
         self._ends.append(Ended(process, started.generation, started.pid, code))
 
+    def report(self, ended: Ended) -> None:
+        """Tell of an end, whether there was one or not."""
+        self._ends.append(ended)
+
     def start(self, process: str) -> Started:
         assert process not in self.alive
         self._pids += 1

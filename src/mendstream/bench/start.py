@@ -33,6 +33,8 @@ FAULTS = ("slow-model", "drift")
 """What the house goes through while its memory is watched: an incident, and a retraining."""
 LOOK_S = 0.05
 LONGEST_S = 180.0
+TOLD_S = 600.0
+"""MLflow is told politely: on a busy machine that takes minutes."""
 _METRICS = (Stream(Topic.AGENT_METRICS, 0), Stream(Topic.AGENT_METRICS, 1))
 _VITALS = Stream(Topic.VITALS, 0)
 
@@ -103,7 +105,7 @@ def once(*, fuse: bool, seed: int, hurt: bool) -> Started:
                 supervised = _supervised_us(root, bus, process, story)
                 if hurt:
                     _live(story, house, bus, process)
-                    ground.wait_for("run id from MLflow", lambda: _registered(house), [process], seconds=LONGEST_S)
+                    ground.wait_for("run id from MLflow", lambda: _registered(house), [process], seconds=TOLD_S)
             stopped = _stop(process)
     return Started(
         first_decision_s=_since(story, story.first_decision_us),

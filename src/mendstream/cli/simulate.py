@@ -9,12 +9,15 @@ import click
 from mendstream.cli.options import json_option
 
 SEEDS = 200
+MANY = 10_000_000
+"""Where only time ends a run."""
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help=f"Run N seeds [{SEEDS}].")
 @click.option("--from", "first", type=click.IntRange(0), default=0, show_default=True, help="The first seed.")
+@click.option("--fresh", is_flag=True, help="Begin with seeds that nobody has run: they are named after the time.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so long, whatever --seeds says.")
 @click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Processes that share the seeds [cores].")
 @click.option("--resume", type=_FILE, help="Go on where this file says, and keep it up to date.")
@@ -26,8 +29,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where failing plans go.")
 @json_option
 def simulate(
-    seeds: int | None, first: int, minutes: float | None, workers: int | None, resume: Path | None, seed: int | None,
-    replay: Path | None, save: Path | None, planted: bool, bug: str | None, out: Path, as_json: bool,
+    seeds: int | None, first: int, fresh: bool, minutes: float | None, workers: int | None, resume: Path | None,
+    seed: int | None, replay: Path | None, save: Path | None, planted: bool, bug: str | None, out: Path, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the real agents, driver, healing and policies on a simulated machine, hurt them, and check what we promise.
 
@@ -47,6 +50,6 @@ def simulate(
     if seed is not None or replay is not None:
         return int(late(f"{work}:one")(seed, replay, save, bug, as_json=as_json))
     run = late(f"{work}:many")
-    return int(
-        run(seeds or SEEDS, first, minutes=minutes, workers=workers, resume=resume, out=out, as_json=as_json)
-    )  # fmt: skip
+    most = seeds or (MANY if minutes else SEEDS)
+    begin = None if fresh else first
+    return int(run(most, begin, minutes=minutes, workers=workers, resume=resume, out=out, as_json=as_json))

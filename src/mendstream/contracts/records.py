@@ -396,6 +396,8 @@ class Outcome(StrEnum):
 
 
 class CommandResult(Record, frozen=True, tag="command-result"):
+    """What became of a command; or what the supervisor did unasked, which has no ids of command and action."""
+
     id: str
     command_id: str
     action_id: str

@@ -346,15 +346,27 @@ def test_a_death_does_not_make_safe_mode_look_worse_or_useless():
     assert len(house.ended()) == 2
 
 
+def test_two_deaths_do_not_wait_for_one_another():
+    house = House().healthy()
+    for process in ("decision-0", "decision-1"):
+        house.down(process)
+        house.feed(house.alert("AGENT_DOWN", process, id_=process, generation=1))
+        house.approve()
+        house.feed(house.result("done"))
+    house.panes(62, 0)  # neither comes back in 15 s
+    assert [incident.phase for incident in house.open] == ["ESCALATED", "ESCALATED"]
+
+
 def test_what_waited_for_a_dead_process_does_not_make_safe_mode_look_worse_when_it_is_back():
     house = slow_and_then_dead()
     house.approve()
     house.feed(house.result("done"))
     house.panes(4, slow=90, ms=5000.0)
     house.up("decision-0", 2)
-    while len(house.open) == 2:
-        house.pane()
-    house.panes(8, slow=90, ms=5000.0)
+    house.panes(10, slow=10, ms=500.0)
+    house.pane()
+    assert house.incident.kind == "LATENCY_SLO_BREACH", "the restart is proven, SAFE_MODE is not"
+    house.panes(8, slow=100, ms=5000.0)
     assert house.incident.phase == "VERIFYING"
     house.backlog = 0
     house.panes(16)

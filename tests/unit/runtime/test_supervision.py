@@ -8,6 +8,7 @@ from tests.support.restarter import FakeNotices, FakeRestarter
 
 from mendstream.agents.policy.state import PolicyState, fold
 from mendstream.contracts.errors import Fenced
+from mendstream.contracts.ports import Ended
 from mendstream.contracts.records import (
     Action,
     ActionKind,
@@ -173,6 +174,15 @@ def test_a_process_that_could_not_go_on_stops_the_house_in_its_own_words(house, 
 def test_a_process_that_could_not_even_say_why_stops_the_house_too(house):
     house.end(MODEL, FULL)
     assert "could not say why" in str(house.supervision.failure)
+
+
+def test_the_end_of_an_earlier_life_is_not_taken_for_one_of_this_life_however_late_it_is_told(house):
+    house.order(generation=1)
+    house.step(2)
+    house.restarter.report(Ended(MODEL, 1, 103, -9))
+    house.step()
+    assert house.lives()
+    assert [said.generation for said in house.exits] == [1]
 
 
 def test_any_other_end_leaves_the_house_going(house):

@@ -82,8 +82,9 @@ def problems_of(root: Path) -> list[str]:
     positions: list[tuple[str, str, int]] = []
     for wing in Wing:
         try:
-            with lmdb.open(str(root / wing.value), readonly=True, max_dbs=8, lock=False) as env:
+            with lmdb.open(str(root / wing.value), create=False, max_dbs=8, lock=False) as env:
                 _read_all(env)
+                _try_to_write(env)
                 problems += lmdb_bus.inspect(env, ends, positions)
         except (lmdb.Error, OSError) as error:
             problems.append(f"{wing.value}: cannot be read: {error}")
@@ -99,6 +100,16 @@ def _read_all(env: lmdb.Environment) -> None:
         for name in list(txn.cursor().iternext(values=False)):
             for _ in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
                 pass
+
+
+def _try_to_write(env: lmdb.Environment) -> None:
+    """LMDB's list of free pages is looked at only when some are needed. Nothing is kept of it."""
+    meta = env.open_db(b"meta", create=False)
+    txn = env.begin(write=True)
+    try:
+        txn.put(b"trial", bytes(env.stat()["psize"]), db=meta)
+    finally:
+        txn.abort()
 
 
 def recover(root: Path) -> None:

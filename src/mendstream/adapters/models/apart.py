@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # its imports are what is kept apart
 
 ANSWER_S = 120.0
 """A call that takes longer is stuck: its process is killed."""
+POLITE_ANSWER_S = 900.0
+"""Being polite on a busy machine takes its time, and MLflow's own time limits are short."""
 _LOOK_S = 0.1
 _POLITE = 10
 _PR_SET_PDEATHSIG = 1
@@ -222,7 +224,9 @@ class RegistryApart:
     """`registrar.Told`: a Registry in a process of its own, until `close`."""
 
     def __init__(self, turn: Turn, directory: Path, *, uri: str, name: str) -> None:
-        self._there = Apart(functools.partial(Registry, directory, uri=uri, name=name), turn, urgent=False)
+        self._there = Apart(
+            functools.partial(Registry, directory, uri=uri, name=name), turn, urgent=False, answer_s=POLITE_ANSWER_S
+        )
 
     def register(self, catalogue: Catalogue, card: ModelCard) -> str:
         return cast(str, self._there.call("register", catalogue, card))

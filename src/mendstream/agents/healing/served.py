@@ -13,6 +13,8 @@ _MARKS_US = 10 * SECOND_US
 _AGE_US = 10 * SECOND_US
 _FORGET = 8000
 _LEAST_BAD = 20
+_FRESH_US = 650_000
+"""A pane is closed 0.15 to 0.4 s after its end, unless the judge is late."""
 
 
 def until(vitals: Vitals) -> int:
@@ -104,6 +106,8 @@ def _open(watch: Watch, vitals: Vitals, base: dict[str, Tally]) -> None:
 
 def _visible(watch: Watch, vitals: Vitals, now: dict[str, Tally]) -> bool:
     if watch.processes:
+        if vitals.at_us - until(vitals) > _FRESH_US:
+            return False  # a late judge shows tasks as they are now, in a pane that had ended before they were so
         tasks = concerned(watch, vitals)
         return bool(tasks) and all(
             task.state is TaskState.OK and task.generation > watch.processes.get(task.process, -1) for task in tasks

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from mendstream.cli.show import document, note, pairs
 from mendstream.simulation.crash import BUDGETS, Progress, Report, crash
@@ -19,6 +19,8 @@ _INTERRUPTED = 130
 
 def run(*, kills: int | None, cuts: int | None, fuse: bool, seed: int, json: bool) -> int:
     """0 if nothing went wrong, 1 if something did, 130 if it was interrupted."""
+    if kills is not None:
+        note(f"restart budgets are raised for this run: {_budgets()}")
     with _signals() as seen, _progress() as progress:
 
         def stop() -> bool:
@@ -26,7 +28,6 @@ def run(*, kills: int | None, cuts: int | None, fuse: bool, seed: int, json: boo
 
         killed = None
         if kills is not None:
-            note(f"restart budgets are raised for this run: {_budgets()}")
             killed = crash(kills, fuse=fuse, seed=seed, progress=progress, stop=stop)
         cut = [] if cuts is None else [cut_power(cuts, one, seed=seed, progress=progress, stop=stop)
                                        for one in DURABILITIES if not seen]  # fmt: skip
@@ -84,10 +85,6 @@ def _budgets() -> str:
 
 
 # --- on the way ------------------------------------------------------------------------------------------------------
-
-
-class _Shown(Protocol):
-    def __call__(self, chapter: str, done: int, most: int) -> None: ...
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from mendstream.simulation.sometimes import idle
 from mendstream.simulation.swarm import plan_of
 
 _KEEP_EVERY = 50
+_TEXT_MOST = 300
 _SHRUNK_MOST = 3
 """So many failures are shrunk; where everything fails, the first few tell why."""
 _INTERRUPTED = 130
@@ -37,9 +38,19 @@ PLANTED_MOST = 500
 
 
 def many(
-    seeds: int, first: int, *, minutes: float | None, workers: int | None, resume: Path | None, out: Path, as_json: bool
+    seeds: int,
+    first: int | None,
+    *,
+    minutes: float | None,
+    workers: int | None,
+    resume: Path | None,
+    out: Path,
+    as_json: bool,
 ) -> int:
     """0 if every promise held and nothing was idle, 1 if not, 130 if it was interrupted."""
+    if first is None:
+        first = int(time.time()) * 1000
+        note(f"fresh seeds, from {first} on")
     totals = Totals(first, first) if resume is None else campaign.load(resume, first)
     until = totals.first + seeds
     ends_at = float("inf") if minutes is None else time.monotonic() + minutes * 60
@@ -84,7 +95,9 @@ def _tell(totals: Totals, rare: dict[str, int], per_minute: float, *, as_json: b
     for name, count in rare.items():
         click.echo(f"idle: {name} only {count} times")
     for failed in totals.failed:
-        click.echo(f"seed {failed.seed} ({failed.plan}), {failed.at_s:.1f} s: {failed.invariant}: {failed.text}")
+        click.echo(
+            f"seed {failed.seed} ({failed.plan}), {failed.at_s:.1f} s: {failed.invariant}: {failed.text[:_TEXT_MOST]}"
+        )
 
 
 def _explain(totals: Totals, seed: int, out: Path) -> None:

@@ -68,8 +68,10 @@ def _interrupted(step: str) -> Callable[[random.Random], tuple[Injection, ...]]:
 
 
 def _two_ills(dice: random.Random) -> tuple[Injection, ...]:
-    """A bad model that grows slow: two incidents that want the same target."""
-    slow = Injection(fault="slow-model", params={"call_ms": 400.0}, at_ms=dice.randrange(500, 3_000), for_ms=9_000)
+    """A bad model, and a slow one just when the first remedy is out: two incidents that want the same target."""
+    slow = Injection(
+        fault="slow-model", params={"call_ms": dice.uniform(350.0, 450.0)}, for_ms=9_000, point="done:step:execution"
+    )
     return (Injection(fault="bad-model"), slow)
 
 
@@ -215,7 +217,7 @@ def _counts_anew(state: PolicyState, batch: Batch, outputs: Outputs) -> None:
 @contextmanager
 def _no_budget() -> Iterator[None]:
     """Neither side counts the actions of an hour."""
-    real = vars(policy)["facts_of"]
+    real: Callable[..., Facts] = vars(policy)["facts_of"]
 
     def facts_of(*given: Any) -> Facts:
         facts = real(*given)
@@ -307,7 +309,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("skips a phase", "legal moves only", "A yes leads straight into execution, past the table of moves.",
         _skips_a_phase, _plan("a death", _dead)),
     Bug("holds nothing", "one remedy per target", "An incident that acts does not keep others from its target.",
-        _holds_nothing, _plan("two ills", _two_ills, 12_000)),
+        _holds_nothing, _plan("two ills", _two_ills, 24_000)),
     Bug("missing data is good data", "resolved means proven", "A proof asks for no events at all.", _missing_is_good,
         _plan("a death", _dead)),
     Bug("forgets the undo", "harm is undone", "What did not help stays in force.", _forgets_the_undo,

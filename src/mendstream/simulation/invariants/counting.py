@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.ports import TaskCommit
-from mendstream.contracts.records import DeadReason
+from mendstream.contracts.records import DeadReason, Feedback
 from mendstream.contracts.topics import Stream, Topic
 from mendstream.simulation.invariants.base import Invariant
 from mendstream.simulation.machine import Machine
@@ -15,6 +17,8 @@ from mendstream.simulation.trail import Trail
 
 KEPT_US = 9_000_000
 """Totals are sent again for ten seconds after they were served; an owner that comes later does not have them."""
+PATIENCE_US = 20_000_000
+"""A joiner that cannot see the predictions for so long may take them for missing."""
 LOST_US = 3_000_000
 """At most so much of the newest a power cut takes."""
 _COUNTING = ("ingestion", "model", "decision", "joiner")
@@ -90,11 +94,14 @@ class LabelsJoined(_Watching):
         made, accepted = self.machine.tape.made, trail.outcomes.accepted
         for p in range(trail.partitions):
             read = trail.position("joiner", p, Stream(Topic.FEEDBACK, p))
-            labelled = dict.fromkeys(feedback.event_id for feedback in trail.feedback[p][:read])
+            given_up = _given_up(trail)
+            labelled = {feedback.event_id for feedback in trail.feedback[p][:read]} - given_up.keys()
             judged, wrong = Counter[str](), Counter[str]()
             for part in trail.frames[Stream(Topic.PREDICTIONS, p)]:
                 model = part.meta.get("model", "")
                 for event_id, score in zip(part.ids, part.batch.column("score").to_pylist(), strict=True):
+                    if given_up.get(event_id, 0) > part.meta["made_us"] + PATIENCE_US:
+                        self.broken(f"the label of {event_id} is in a dead letter, and the event had been served")
                     if event_id in labelled:
                         judged[model] += 1
                         wrong[model] += (score >= 0.5) != (made[accepted[event_id]].label == 1)
@@ -102,6 +109,15 @@ class LabelsJoined(_Watching):
             self.compare(task, "labels", _n(trail, task, "error"), judged)
             if task not in self.gaps.tasks:
                 self.compare(task, "errors", _bad(trail, task, "error"), wrong)
+
+
+def _given_up(trail: Trail) -> dict[str, int]:
+    """Event id -> when the joiner put its label to the dead letters: nobody had predicted it for long."""
+    return {
+        msgspec.json.decode(letter.value, type=Feedback).event_id: letter.at_us
+        for letter in trail.letters
+        if letter.stage == "joiner" and letter.reason is DeadReason.UNKNOWN_EVENT
+    }  # fmt: skip
 
 
 def _served(trail: Trail, task: str) -> Counter[str]:

@@ -159,6 +159,8 @@ class ProvenCure(Folded):
     name = "resolved means proven"
     SLOW_SHARE = 0.2
     LOOK_US = 2_000_000
+    PANE_US = 650_000
+    """So much earlier than its effect a proof may begin: it counts whole panes, of which the judge tells afterwards."""
     MARGIN = 0.03
 
     def __init__(self, machine: Machine, story: Story) -> None:
@@ -278,7 +280,7 @@ class ProvenCure(Folded):
         settings, kind = self.machine.settings.healing, step.incident.type
         if len(found) < settings.proof_events:
             return f"only {len(found)} decisions tell of it"
-        if passed < settings.proof_s * 1e6:
+        if passed < settings.proof_s * 1e6 - self.PANE_US:
             return f"only {passed / 1e6:.2f} s have passed"
         silent = {held.partition for held in self._decided} - {held.partition for held in found}
         if silent:

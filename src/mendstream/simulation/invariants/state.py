@@ -80,9 +80,7 @@ class _Copy:
 
 def _difference(one: Any, other: Any, path: str) -> str:
     """Where two states differ first. The order of a dict is part of it: some are queues."""
-    if isinstance(one, msgspec.Struct) and type(one) is type(other):
-        names = one.__struct_fields__
-        return _first(_difference(getattr(one, n), getattr(other, n), f"{path}.{n}") for n in names)
+    one, other = _opened(one), _opened(other)
     if isinstance(one, dict) and isinstance(other, dict):
         if list(one) != list(other):
             odd = sorted(map(str, one.keys() ^ other.keys()))
@@ -97,6 +95,14 @@ def _difference(one: Any, other: Any, path: str) -> str:
         return "" if np.array_equal(one, other, equal_nan=one.dtype.kind == "f") else f"{path}: {one} is not {other}"
     same = one == other or (one != one and other != other)
     return "" if same else f"{path}: {str(one)[:200]} is not {str(other)[:200]}"
+
+
+def _opened(value: Any) -> Any:
+    """A struct as what msgspec makes of it where no type is given: the judge converts its detectors' states late."""
+    if isinstance(value, msgspec.Struct):
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        return list(fields.values()) if value.__struct_config__.array_like else fields
+    return sorted(value) if isinstance(value, set | frozenset) else value
 
 
 def _first(found: Iterable[str]) -> str:
