@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -58,7 +59,7 @@ def test_raised_budgets_are_said(told):
     assert all(f"{name} = {value}" in lines[0] for name, value in crash.BUDGETS.items())
 
 
-def test_interrupted_it_counts_what_it_has_covered_and_leaves_nobody(tmp_path):
+def test_interrupted_it_counts_what_it_has_covered_and_leaves_nobody():
     command = [str(MENDSTREAM), "crashtest", "--kills", "100000", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
@@ -76,9 +77,10 @@ def test_interrupted_it_counts_what_it_has_covered_and_leaves_nobody(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system ends a process with its parent on Linux only")
-def test_a_harness_that_is_killed_takes_its_house_with_it():
+def test_a_harness_that_is_killed_takes_its_house_with_it(tmp_path):
     command = [str(MENDSTREAM), "crashtest", "--kills", "100000"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}  # it cannot clear away what it has made
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env) as run:
         assert run.stderr is not None
         next(line for line in run.stderr if re.match(r"killing: \d+ of 100000", line))
         family = psutil.Process(run.pid).children(recursive=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.healing.house import PANE, SECOND, START, House
 
 from mendstream.agents.healing import served
-from mendstream.agents.healing.state import Baseline, Mark, Tally
+from mendstream.agents.healing.params import HealingParams
+from mendstream.agents.healing.state import Baseline, Mark, Tally, Watch
 
 
 def test_the_newest_ten_seconds_do_not_count_as_healthy_yet():
@@ -84,3 +86,13 @@ def test_probes_count_from_the_hold_and_anew_for_another_model():
     house.pane()
     assert house.back.back.calls0 == 2
     assert house.back.back.quiet_since_us == 0
+
+
+def test_a_pane_of_which_a_late_judge_tells_does_not_begin_the_proof_of_a_restart():
+    house = House().healthy(1)
+    watch = Watch(processes={"decision-0": 0})
+    late = msgspec.structs.replace(house.vitals_at(START + 2 * SECOND), at_us=START + 4 * SECOND)
+    served.observe(watch, late, HealingParams())
+    assert not watch.visible_us  # the new process may have come long after that pane
+    served.observe(watch, house.vitals_at(START + 5 * SECOND), HealingParams())
+    assert watch.visible_us == START + 5 * SECOND
