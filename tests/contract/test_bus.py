@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.log import INCARNATION, blocks, lines, open_log, out, shrink
+from tests.support.sim import SimBusWorld
 from tests.support.writer import set_format
 
 from mendstream.adapters.bus.lmdb_bus import LmdbBus
@@ -56,7 +57,7 @@ class LmdbWorld:
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-WORLDS = [pytest.param(LmdbWorld, id="lmdb")]
+WORLDS = [pytest.param(LmdbWorld, id="lmdb"), pytest.param(SimBusWorld, id="simulated")]
 
 
 @pytest.fixture(params=WORLDS)
@@ -69,6 +70,19 @@ def world(request, tmp_path, clock):
 @pytest.fixture
 def bus(world):
     return world.open()
+
+
+@pytest.fixture
+def lmdb_world(tmp_path, clock):
+    """For what the simulated log has no part in: retention, files, threads and processes."""
+    world = LmdbWorld(tmp_path, clock)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def lmdb_bus(lmdb_world):
+    return lmdb_world.open()
 
 
 def turn_of(claim, turn: int, stream: Stream, before: int, after: int, **more) -> TaskCommit:
@@ -277,79 +291,79 @@ def fill(bus, stream: Stream, count: int, size: int = 10_000, start: int = 0) ->
         bus.publish([out(stream, b"%08d" % n + b"x" * size)])
 
 
-def test_what_is_over_the_size_limit_goes_the_oldest_first(bus, monkeypatch):
+def test_what_is_over_the_size_limit_goes_the_oldest_first(lmdb_bus, monkeypatch):
     shrink(monkeypatch, Topic.DECISIONS, retention_bytes=500_000)
-    fill(bus, DECISIONS, 1000)
-    first, end = bus.bounds(DECISIONS)
-    kept = lines(bus, DECISIONS, first)
+    fill(lmdb_bus, DECISIONS, 1000)
+    first, end = lmdb_bus.bounds(DECISIONS)
+    kept = lines(lmdb_bus, DECISIONS, first)
     assert end == 1000
     assert [int(line[:8]) for line in kept] == list(range(first, 1000))
     assert 490_000 <= sum(map(len, kept)) <= 500_000 + 32 * 10_100
 
 
-def test_old_data_go_in_small_steps(bus, monkeypatch):
-    fill(bus, DECISIONS, 1000, size=10)
+def test_old_data_go_in_small_steps(lmdb_bus, monkeypatch):
+    fill(lmdb_bus, DECISIONS, 1000, size=10)
     shrink(monkeypatch, Topic.DECISIONS, retention_bytes=1000)
     firsts = []
     for n in range(200):
-        bus.publish([out(DECISIONS, b"%d" % n)])
-        firsts.append(bus.bounds(DECISIONS)[0])
+        lmdb_bus.publish([out(DECISIONS, b"%d" % n)])
+        firsts.append(lmdb_bus.bounds(DECISIONS)[0])
     steps = [after - before for before, after in itertools.pairwise(firsts) if after != before]
     assert len(steps) >= 2
     assert max(steps) <= 64
 
 
-def test_what_is_over_the_age_limit_goes(bus, clock, monkeypatch):
+def test_what_is_over_the_age_limit_goes(lmdb_bus, clock, monkeypatch):
     shrink(monkeypatch, Topic.DECISIONS, retention_s=HOUR_S, retention_bytes=0)
-    fill(bus, DECISIONS, 20, size=10)
+    fill(lmdb_bus, DECISIONS, 20, size=10)
     clock.advance(s=HOUR_S + 1)
-    fill(bus, DECISIONS, 130, size=10, start=20)
-    first, _ = bus.bounds(DECISIONS)
+    fill(lmdb_bus, DECISIONS, 130, size=10, start=20)
+    first, _ = lmdb_bus.bounds(DECISIONS)
     assert first == 20
-    assert int(lines(bus, DECISIONS, first)[0][:8]) == 20
+    assert int(lines(lmdb_bus, DECISIONS, first)[0][:8]) == 20
 
 
-def test_what_a_pipeline_stage_has_not_read_is_kept_whatever_its_size(bus, monkeypatch):
+def test_what_a_pipeline_stage_has_not_read_is_kept_whatever_its_size(lmdb_bus, monkeypatch):
     shrink(monkeypatch, Topic.RAW_EVENTS, retention_bytes=50_000)
-    claim = bus.claim(FEATURE, [RAW])
-    fill(bus, RAW, 300)
-    assert bus.bounds(RAW) == (0, 300)
-    bus.commit([turn_of(claim, 1, RAW, 0, 100)])
-    fill(bus, RAW, 500, start=300)
-    assert bus.bounds(RAW)[0] == 100
-    assert int(bytes(blocks(bus, RAW, 100)[0].value)[:8]) == 100
+    claim = lmdb_bus.claim(FEATURE, [RAW])
+    fill(lmdb_bus, RAW, 300)
+    assert lmdb_bus.bounds(RAW) == (0, 300)
+    lmdb_bus.commit([turn_of(claim, 1, RAW, 0, 100)])
+    fill(lmdb_bus, RAW, 500, start=300)
+    assert lmdb_bus.bounds(RAW)[0] == 100
+    assert int(bytes(blocks(lmdb_bus, RAW, 100)[0].value)[:8]) == 100
 
 
-def test_what_a_pipeline_stage_has_still_to_read_is_kept_before_its_first_start_too(bus, monkeypatch):
+def test_what_a_pipeline_stage_has_still_to_read_is_kept_before_its_first_start_too(lmdb_bus, monkeypatch):
     shrink(monkeypatch, Topic.RAW_EVENTS, retention_bytes=50_000)
-    fill(bus, RAW, 300)
-    assert bus.claim(FEATURE, [RAW]).positions == {RAW: 0}
-    assert bus.bounds(RAW) == (0, 300)
+    fill(lmdb_bus, RAW, 300)
+    assert lmdb_bus.claim(FEATURE, [RAW]).positions == {RAW: 0}
+    assert lmdb_bus.bounds(RAW) == (0, 300)
 
 
-def test_who_is_no_pipeline_stage_keeps_nothing(bus, monkeypatch):
+def test_who_is_no_pipeline_stage_keeps_nothing(lmdb_bus, monkeypatch):
     shrink(monkeypatch, Topic.FEEDBACK, retention_bytes=50_000)
-    bus.claim(TaskId("joiner", 0), [FEEDBACK])
-    fill(bus, FEEDBACK, 300)
-    assert bus.bounds(FEEDBACK)[0] > 200
+    lmdb_bus.claim(TaskId("joiner", 0), [FEEDBACK])
+    fill(lmdb_bus, FEEDBACK, 300)
+    assert lmdb_bus.bounds(FEEDBACK)[0] > 200
 
 
-def test_a_position_that_retention_has_passed_jumps_to_the_first_row(bus, monkeypatch):
+def test_a_position_that_retention_has_passed_jumps_to_the_first_row(lmdb_bus, monkeypatch):
     shrink(monkeypatch, Topic.DECISIONS, retention_bytes=50_000)
     for neighbour in (RAW, FEEDBACK):  # neighbours on both sides of it in the log
-        fill(bus, neighbour, 3, size=10)
-    fill(bus, DECISIONS, 300)
-    first, end = bus.bounds(DECISIONS)
-    found = blocks(bus, DECISIONS, 0)
+        fill(lmdb_bus, neighbour, 3, size=10)
+    fill(lmdb_bus, DECISIONS, 300)
+    first, end = lmdb_bus.bounds(DECISIONS)
+    found = blocks(lmdb_bus, DECISIONS, 0)
     assert first > 0
     assert (found[0].position, found[-1].next) == (first, end)
 
 
-def test_a_stream_written_in_every_other_transaction_is_trimmed_too(bus, monkeypatch):
+def test_a_stream_written_in_every_other_transaction_is_trimmed_too(lmdb_bus, monkeypatch):
     shrink(monkeypatch, Topic.DECISIONS, retention_bytes=50_000)
     for n in range(1, 400):
-        bus.publish([out(DECISIONS if n % 2 else FEEDBACK, b"x" * 5000)])
-    assert bus.bounds(DECISIONS)[0] > 100
+        lmdb_bus.publish([out(DECISIONS if n % 2 else FEEDBACK, b"x" * 5000)])
+    assert lmdb_bus.bounds(DECISIONS)[0] > 100
 
 
 def test_config_updates_are_kept_for_ever(world, clock):
@@ -363,15 +377,15 @@ def test_config_updates_are_kept_for_ever(world, clock):
 # --- writers beside each other ---------------------------------------------------------------------------------------
 
 
-def test_threads_of_one_process_publish_beside_turns_and_nothing_is_lost(bus):
-    claim = bus.claim(FEATURE, [RAW])
+def test_threads_of_one_process_publish_beside_turns_and_nothing_is_lost(lmdb_bus):
+    claim = lmdb_bus.claim(FEATURE, [RAW])
     metrics = Stream(Topic.AGENT_METRICS, 0)
     failures: list[Exception] = []
 
     def beat(name: int) -> None:
         try:
             for n in range(100):
-                bus.publish([out(metrics, b"%d/%d" % (name, n))])
+                lmdb_bus.publish([out(metrics, b"%d/%d" % (name, n))])
         except Exception as error:  # noqa: BLE001 - shown by the assertion below
             failures.append(error)
 
@@ -379,20 +393,20 @@ def test_threads_of_one_process_publish_beside_turns_and_nothing_is_lost(bus):
     for thread in threads:
         thread.start()
     for turn in range(1, 101):
-        bus.commit([turn_of(claim, turn, RAW, 0, 0, outputs=[out(FEATURES, b"%d" % turn)])])
+        lmdb_bus.commit([turn_of(claim, turn, RAW, 0, 0, outputs=[out(FEATURES, b"%d" % turn)])])
     for thread in threads:
         thread.join()
     assert failures == []
-    assert lines(bus, FEATURES) == [b"%d" % turn for turn in range(1, 101)]
-    found = lines(bus, metrics)
+    assert lines(lmdb_bus, FEATURES) == [b"%d" % turn for turn in range(1, 101)]
+    found = lines(lmdb_bus, metrics)
     for name in range(3):
         assert [line for line in found if line.startswith(b"%d/" % name)] == [b"%d/%d" % (name, n) for n in range(100)]
 
 
 @pytest.mark.processes
-def test_two_processes_append_to_one_stream_and_nothing_is_lost(world):
-    bus = world.open(Wing.CONTROL)
-    writers = [world.start("publish", Wing.CONTROL, "alerts", "0", "300", name) for name in ("a", "b")]
+def test_two_processes_append_to_one_stream_and_nothing_is_lost(lmdb_world):
+    bus = lmdb_world.open(Wing.CONTROL)
+    writers = [lmdb_world.start("publish", Wing.CONTROL, "alerts", "0", "300", name) for name in ("a", "b")]
     for writer in writers:
         with writer:
             assert writer.wait(60) == 0
@@ -405,10 +419,10 @@ def test_two_processes_append_to_one_stream_and_nothing_is_lost(world):
 
 
 @pytest.mark.processes
-def test_a_turn_of_another_process_is_seen_at_once_and_fences_ours(world):
-    bus = world.open()
+def test_a_turn_of_another_process_is_seen_at_once_and_fences_ours(lmdb_world):
+    bus = lmdb_world.open()
     ours = bus.claim(FEATURE, [RAW])
-    with world.start("turns", "feature", "raw-events", "features", "5") as writer:
+    with lmdb_world.start("turns", "feature", "raw-events", "features", "5") as writer:
         assert writer.wait(60) == 0
     assert bus.bounds(FEATURES)[1] == 5
     with pytest.raises(Fenced):
@@ -417,12 +431,12 @@ def test_a_turn_of_another_process_is_seen_at_once_and_fences_ours(world):
 
 @pytest.mark.processes
 @pytest.mark.slow
-def test_a_writer_killed_at_any_moment_leaves_whole_turns_only(world):
+def test_a_writer_killed_at_any_moment_leaves_whole_turns_only(lmdb_world):
     """Each turn moves the position by one, writes one line that names it, and has its number for a state."""
-    bus = world.open()
+    bus = lmdb_world.open()
     done = 0
     for kill in range(20):
-        with world.start("turns", "feature", "raw-events", "features", "0") as writer:
+        with lmdb_world.start("turns", "feature", "raw-events", "features", "0") as writer:
             for _ in range(3 + kill):
                 writer.stdout.readline()
             os.kill(writer.pid, signal.SIGKILL)
@@ -440,9 +454,9 @@ def test_a_writer_killed_at_any_moment_leaves_whole_turns_only(world):
 # --- who may open and write what -------------------------------------------------------------------------------------
 
 
-def test_a_log_that_is_open_for_reading_only_refuses_writes(world):
-    world.open().publish([out(DECISIONS, b"0")])
-    reader = world.open(readonly=True)
+def test_a_log_that_is_open_for_reading_only_refuses_writes(lmdb_world):
+    lmdb_world.open().publish([out(DECISIONS, b"0")])
+    reader = lmdb_world.open(readonly=True)
     assert lines(reader, DECISIONS) == [b"0"]
     with pytest.raises(CouldNot, match="reading only"):
         reader.publish([out(DECISIONS, b"1")])
@@ -478,8 +492,8 @@ def test_everything_is_there_when_the_log_is_opened_again(world):
     assert (claimed.epoch, claimed.turns, claimed.positions, claimed.snapshot) == (claim.epoch + 1, 1, {RAW: 1}, b"s")
 
 
-def test_a_full_log_says_so_and_the_turn_leaves_nothing_behind(world):
-    bus = world.open(map_bytes=2 << 20)
+def test_a_full_log_says_so_and_the_turn_leaves_nothing_behind(lmdb_world):
+    bus = lmdb_world.open(map_bytes=2 << 20)
     claim = bus.claim(FEATURE, [RAW])
     done = 0
 
@@ -496,13 +510,13 @@ def test_a_full_log_says_so_and_the_turn_leaves_nothing_behind(world):
     assert "map_size_mb" in failure.value.hint
     assert bus.bounds(FEATURES) == (0, done)
     assert len(lines(bus, FEATURES)) == done
-    again = world.open(map_bytes=8 << 20).claim(FEATURE, [RAW])
+    again = lmdb_world.open(map_bytes=8 << 20).claim(FEATURE, [RAW])
     assert again.turns == done
     assert again.changes == [b"%d" % n for n in range(1, done + 1)]
 
 
-def test_a_full_log_refuses_what_is_published_too(world):
-    bus = world.open(map_bytes=2 << 20)
+def test_a_full_log_refuses_what_is_published_too(lmdb_world):
+    bus = lmdb_world.open(map_bytes=2 << 20)
     with pytest.raises(LogFull):
         fill(bus, FEEDBACK, 1000, size=50_000)
 
@@ -514,14 +528,14 @@ def test_a_log_that_is_not_there_is_said_so(tmp_path, clock):
 
 @pytest.mark.parametrize(("version", "age"), [(99, "a newer"), (1, "an older")])
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_log_of_another_format_is_refused(world, readonly, version, age):
-    world.open()
-    world.close()
-    set_format(world.root, version)
+def test_a_log_of_another_format_is_refused(lmdb_world, readonly, version, age):
+    lmdb_world.open()
+    lmdb_world.close()
+    set_format(lmdb_world.root, version)
     with pytest.raises(DataDirError, match=rf"{age} mendstream \(format {version}"):
-        world.open(readonly=readonly)
+        lmdb_world.open(readonly=readonly)
     with pytest.raises(DataDirError, match=f"{age} mendstream"):
-        LmdbBus(world.root, Wing.CONTROL, world.clock, readonly=readonly)
+        LmdbBus(lmdb_world.root, Wing.CONTROL, lmdb_world.clock, readonly=readonly)
 
 
 # --- bells -----------------------------------------------------------------------------------------------------------
@@ -535,9 +549,9 @@ def test_a_bell_that_rang_before_the_wait_is_heard(bus):
     bell.close()
 
 
-def test_a_bell_wakes_who_waits(bus):
-    bell = bus.listen("reader", [DECISIONS])
-    writer = threading.Timer(0.05, bus.publish, args=([out(DECISIONS, b"0")],))
+def test_a_bell_wakes_who_waits(lmdb_bus):
+    bell = lmdb_bus.listen("reader", [DECISIONS])
+    writer = threading.Timer(0.05, lmdb_bus.publish, args=([out(DECISIONS, b"0")],))
     writer.start()
     assert bell.wait(10)
     writer.join()
@@ -593,10 +607,10 @@ def test_who_has_closed_its_bell_disturbs_nobody(bus):
 
 
 @pytest.mark.processes
-def test_a_bell_rings_for_what_another_process_writes(world):
-    bus = world.open()
+def test_a_bell_rings_for_what_another_process_writes(lmdb_world):
+    bus = lmdb_world.open()
     bell = bus.listen("reader", [DECISIONS])
-    with world.start("publish", Wing.DATA, "decisions", "0", "1", "x") as writer:
+    with lmdb_world.start("publish", Wing.DATA, "decisions", "0", "1", "x") as writer:
         assert bell.wait(30)
         assert writer.wait(30) == 0
     assert lines(bus, DECISIONS) == [b"x/0"]
@@ -604,10 +618,10 @@ def test_a_bell_rings_for_what_another_process_writes(world):
 
 
 @pytest.mark.processes
-def test_a_listener_that_died_is_forgotten(world):
-    bus = world.open()
-    bells = world.root / "bells"
-    with world.start("listen", "decisions") as listener:
+def test_a_listener_that_died_is_forgotten(lmdb_world):
+    bus = lmdb_world.open()
+    bells = lmdb_world.root / "bells"
+    with lmdb_world.start("listen", "decisions") as listener:
         assert listener.stdout.readline() == "listening\n"
         assert len(list((bells / "decisions.0").iterdir())) == 1
         bus.publish([out(DECISIONS, b"0")])

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.support.child import make_orders, obedient
+from tests.support.sim import SimRestarterWorld
 
 from mendstream.adapters.bus.bell import FifoBell
 from mendstream.contracts.errors import CouldNot
@@ -67,7 +68,7 @@ class LocalWorld:
         return LocalRestarter(self._root, self._bell, obedient, {"root": str(self._root)})
 
 
-WORLDS = [pytest.param(LocalWorld, id="local")]
+WORLDS = [pytest.param(LocalWorld, id="local"), pytest.param(SimRestarterWorld, id="simulated")]
 
 
 @pytest.fixture(params=WORLDS)

@@ -96,6 +96,14 @@ def test_an_event_that_kills_its_process_three_times_is_set_aside_alone(house, k
     assert generation + 3 <= house.shown("feature-0")["generation"] <= generation + 4
 
 
+def test_each_death_is_answered_at_once_by_an_action_of_its_own(house, killed):
+    _, generation, case = killed
+    named = [row.proposed_action.params["generation"] for row in case.actions.values()]
+    assert named == list(range(generation, generation + len(named)))
+    assert len(named) >= 3
+    assert sum("did not last" in step.text for step in case.steps) == len(named) - 1
+
+
 def test_the_house_serves_again_after_the_lethal_event(house, killed):
     _, _, case = killed
     assert case.resolved

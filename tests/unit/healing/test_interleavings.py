@@ -317,7 +317,7 @@ def test_a_restarted_process_that_dies_is_restarted_though_the_first_restart_is_
     assert len(house.ended()) == 2
 
 
-def slow_and_then_dead():
+def slow_and_then_dead(**evidence):
     """SAFE_MODE is being proven when a process of the pipeline dies."""
     house = House().healthy()
     house.panes(2, slow=90, ms=900.0)
@@ -326,18 +326,18 @@ def slow_and_then_dead():
     house.panes(2)
     house.down("decision-0")
     house.backlog = 500
-    house.feed(house.alert("AGENT_DOWN", "decision-0", id_="dead", generation=1))
+    house.feed(house.alert("AGENT_DOWN", "decision-0", id_="dead", generation=1, **evidence))
     assert of(house, "LATENCY_SLO_BREACH").phase == "VERIFYING"
     return house
 
 
 def test_a_death_does_not_make_safe_mode_look_worse_or_useless():
-    house = slow_and_then_dead()
+    house = slow_and_then_dead(reason="exit")
     house.approve()
     house.feed(house.result("done"))
     house.panes(40, slow=90, ms=5000.0)  # 10 s, with a time-out of 8 s; what waited is far slower than the fault was
     assert of(house, "LATENCY_SLO_BREACH").phase == "VERIFYING"
-    assert "waits: decision-0 is down" in "".join(house.texts("verification"))
+    assert "waits: decision-0 is dead" in "".join(house.texts("verification"))
     house.up("decision-0", 2)
     house.backlog = 0
     house.panes(24)
@@ -346,11 +346,31 @@ def test_a_death_does_not_make_safe_mode_look_worse_or_useless():
     assert len(house.ended()) == 2
 
 
+def test_a_process_that_only_seems_stuck_does_not_hide_that_the_remedy_made_it_worse():
+    house = slow_and_then_dead(reason="no-progress")
+    house.panes(12, slow=100, ms=5000.0)
+    assert any("SAFE_MODE_ON made it worse" in text for text in house.texts("verification"))
+
+
+def test_a_death_that_nobody_answers_hides_nothing():
+    house = House().healthy()
+    house.panes(2, slow=90, ms=900.0)
+    house.feed(house.alert("LATENCY_SLO_BREACH", id_="slow"))
+    house.approve()
+    house.panes(2)
+    house.operator(healing_paused=True)
+    house.feed()
+    house.down("decision-0")
+    house.feed(house.alert("AGENT_DOWN", "decision-0", id_="dead", generation=1, reason="exit"))
+    house.panes(32, 0)  # 8 s
+    assert any("SAFE_MODE_ON did not help" in text for text in house.texts("verification"))
+
+
 def test_two_deaths_do_not_wait_for_one_another():
     house = House().healthy()
     for process in ("decision-0", "decision-1"):
         house.down(process)
-        house.feed(house.alert("AGENT_DOWN", process, id_=process, generation=1))
+        house.feed(house.alert("AGENT_DOWN", process, id_=process, generation=1, reason="exit"))
         house.approve()
         house.feed(house.result("done"))
     house.panes(62, 0)  # neither comes back in 15 s
@@ -358,7 +378,7 @@ def test_two_deaths_do_not_wait_for_one_another():
 
 
 def test_what_waited_for_a_dead_process_does_not_make_safe_mode_look_worse_when_it_is_back():
-    house = slow_and_then_dead()
+    house = slow_and_then_dead(reason="exit")
     house.approve()
     house.feed(house.result("done"))
     house.panes(4, slow=90, ms=5000.0)
@@ -390,7 +410,7 @@ def test_a_remedy_that_shows_in_what_the_rules_decide_too_is_not_hidden_by_a_hol
 
 
 def test_a_death_that_a_person_is_asked_about_hides_nothing_for_longer():
-    house = slow_and_then_dead()
+    house = slow_and_then_dead(reason="exit")
     house.approve("DENIED")
     assert of(house, "AGENT_DOWN").phase == "ESCALATED"
     house.panes(36, 0)

@@ -59,14 +59,18 @@ def stood_still(watch: Watch, turn: Turn) -> int:
 
 
 def _behind_death(incident: Incident, turn: Turn) -> str:
-    """Which process is being brought back by another incident, or was a moment ago: what waited for it is late."""
+    """Which dead process another incident is bringing back, or has just brought back: what waited for it is late."""
     if incident.kind == AlertKind.AGENT_DOWN:  # deaths do not wait for one another: each has its own tasks to show
         return ""
     for other in turn.state.incidents.values():
-        # Once a person has been asked about it, nobody knows how long it will last.
-        if other.kind == AlertKind.AGENT_DOWN and other.phase is not Phase.ESCALATED:
-            return f"{other.subject} is down: {other.incident_id}"
+        if _death(other) and other.phase in ACTIVE:
+            return f"{other.subject} is dead: {other.incident_id}"
     for other in turn.state.ended:
-        if other.kind == AlertKind.AGENT_DOWN and turn.now - other.since_us < turn.params.symptom_us:
-            return f"{other.subject} was down: {other.incident_id}"
+        if _death(other) and turn.now - other.since_us < turn.params.symptom_us:
+            return f"{other.subject} was dead: {other.incident_id}"
     return ""
+
+
+def _death(incident: Incident) -> bool:
+    """Whether a process has ended. One that is only silent or slow may be so because of the remedy: evidence."""
+    return incident.kind == AlertKind.AGENT_DOWN and incident.alert.evidence.get("reason") == "exit"

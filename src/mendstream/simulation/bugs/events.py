@@ -158,13 +158,14 @@ def _depends_on_neighbours() -> AbstractContextManager[None]:
     return replaced(ModelAgent, "_predict", leaning)
 
 
-def _mixes_columns_up() -> AbstractContextManager[None]:
-    matrix = ModelAgent._matrix
+def _rounds_scores() -> AbstractContextManager[None]:
+    predict = ModelAgent._predict
 
-    def reversed_(self: ModelAgent, frame: Frame, scorer: Scorer) -> Array:
-        return matrix(self, frame, scorer)[:, ::-1]
+    def rounding(self: ModelAgent, frame: Frame, config: LiveConfig, scorer: Scorer | None) -> Any:
+        added, mode, seconds = predict(self, frame, config, scorer)
+        return {**added, "score": added["score"].round(2)}, mode, seconds
 
-    return replaced(ModelAgent, "_matrix", reversed_)
+    return replaced(ModelAgent, "_predict", rounding)
 
 
 def _ignores_safe_mode() -> AbstractContextManager[None]:
@@ -299,8 +300,8 @@ BUGS: tuple[Bug, ...] = (
         _two_transactions, _plan("dies between", _dies_at("sent:feature-0"))),
     Bug("leans on neighbours", "same input, same decision", "A score depends on the rows around it.",
         _depends_on_neighbours, _plan("a power cut", _cut, 6_000, bus__durability="process")),
-    Bug("mixes columns up", "decisions follow the model", "Features reach the model in another order.",
-        _mixes_columns_up, _plan("calm", _nothing)),
+    Bug("rounds scores", "decisions follow the model", "A score is not what the model gave.", _rounds_scores,
+        _plan("calm", _nothing)),
     Bug("ignores SAFE_MODE", "decisions follow the model", "The model decides while SAFE_MODE holds.",
         _ignores_safe_mode, _plan("a slow model", _slow, 6_000)),
     Bug("turns round", "order within a key", "A backlog is read from its end.", _turns_round, _plan("a pause", _pause)),
@@ -311,7 +312,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("drops in silence", "dead letters are whole", "What cannot be read is nowhere.", _refusing(None),
         _plan("poison", _regime("poison"))),
     Bug("counts in memory", "counts count once", "A new owner does not know what was served in the newest panes.",
-        _counts_in_memory, _plan("a dead model", _dead("model-0"))),
+        _counts_in_memory, _plan("dies before it counts", _dies_at("done:model-0"))),
     Bug("counts again", "counts count once", "A new owner counts its first rows twice.", _counts_again,
         _plan("a dead decision", _dead("decision-0"))),
     Bug("meets the wrong event", "labels meet their events", "A label counts for the newest event.",

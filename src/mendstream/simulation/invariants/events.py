@@ -17,6 +17,10 @@ from mendstream.simulation.story import Story
 from mendstream.simulation.trail import STAGES, records_of
 
 
+_READS = {stage: reads for stage, reads, _ in STAGES}
+_WRITES = {(stage, writes) for stage, _, writes in STAGES}
+
+
 class NoBug(Invariant):
     """A step that fails as only a bug can takes its process down again and again: nothing would be served."""
 
@@ -142,6 +146,26 @@ class Whole(Invariant):
     """What a turn writes and how far it has read are in the log together: else events are lost or decided twice."""
 
     name = "a turn is whole"
+
+    def __init__(self, machine: Machine, story: Story) -> None:
+        super().__init__(machine, story)
+        self._written: dict[TaskId, int] = {}
+        """Rows of the turn that is told of now."""
+
+    def appended(self, append: Append) -> None:
+        if append.task is not None and (append.task.agent, append.stream.topic) in _WRITES:
+            self._written[append.task] = self._written.get(append.task, 0) + append.rows
+
+    def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
+        written = self._written.pop(commit.task, 0)
+        reads = _READS.get(commit.task.agent)
+        if reads is None or any(out.stream.topic is Topic.DEAD_LETTERS for out in commit.outputs):
+            return
+        stream = Stream(reads, commit.task.partition)
+        if stream in commit.positions:
+            read = commit.positions[stream] - commit.before[stream]
+            if read != written:
+                self.broken(f"{commit.task} has read {read} rows in one turn and written {written}")
 
     def end(self) -> None:
         trail = self.story.trail(self.machine)

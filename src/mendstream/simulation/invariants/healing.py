@@ -159,6 +159,8 @@ class ProvenCure(Folded):
     name = "resolved means proven"
     SLOW_SHARE = 0.2
     LOOK_US = 2_000_000
+    NEW_US = 1_000_000
+    """A proof of 2 s begins when a backlog has gone: what is newer than this lies within it."""
     PANE_US = 650_000
     """So much earlier than its effect a proof may begin: it counts whole panes, of which the judge tells afterwards."""
     MARGIN = 0.03
@@ -296,7 +298,7 @@ class ProvenCure(Folded):
         return f"{share:.3f} of its {n} decisions are wrong, {before:.3f} before" if share > limit else ""
 
     def _latency(self, found: list[_Decided]) -> str:
-        new = [held for held in found if held.at_us >= found[-1].at_us - self.LOOK_US]
+        new = [held for held in found if held.at_us >= found[-1].at_us - self.NEW_US]
         slow = sum(held.slow for held in new) / len(new)
         return f"{slow:.0%} of its newest {len(new)} decisions are slow" if slow > self.SLOW_SHARE else ""
 
