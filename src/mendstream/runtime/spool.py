@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,9 +30,9 @@ class StdinSpool(threading.Thread):
     def run(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with self._path.open("ab", buffering=0) as file:
+            with FileIO(self._path, "ab") as file:
                 while line := self._stdin.readline():
-                    file.write(line if line.endswith(b"\n") else line + b"\n")
+                    _append(file, line if line.endswith(b"\n") else line + b"\n")
                     self._bus.ring(_SOURCE)
                     self._wait_for_room(file.tell())
         except OSError as error:
@@ -40,3 +41,14 @@ class StdinSpool(threading.Thread):
     def _wait_for_room(self, size: int) -> None:
         while size - (self._bus.position(TaskId("ingestion", 0), _SOURCE) or 0) > MOST_BYTES:
             time.sleep(0.1)
+
+
+def _append(file: FileIO, line: bytes) -> None:
+    """All of it or nothing: what is cut short would join the first line of the next start. Raises OSError."""
+    end, done = file.tell(), 0
+    try:
+        while done < len(line):
+            done += file.write(line[done:])
+    except OSError:
+        file.truncate(end)
+        raise

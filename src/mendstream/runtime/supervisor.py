@@ -14,6 +14,7 @@ from typing import IO, Any
 import msgspec
 import structlog
 
+from mendstream.adapters import room
 from mendstream.adapters.bus import boot
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.adapters.sources import SPOOL
@@ -47,7 +48,7 @@ class House:
         from mendstream.runtime.worker import main
 
         self._lock = _only_one(self.root)
-        logs.setup(self.root / "logs", "supervisor", self.settings.log.level)
+        self._log_file = logs.setup(self.root / "logs", "supervisor", self.settings.log.level)
         fork_server()
         prepare(self.settings)
         self.clock = HouseClock(self.root)
@@ -83,6 +84,7 @@ class House:
         self._bus.sync()
         self._bus.close()
         boot.closed(self.root)
+        self._log_file.close()
         self._lock.close()
 
     @property
@@ -173,9 +175,10 @@ def _only_one(root: Path) -> IO[str]:
             f"a house runs on {root} already (pid {lock.read().strip()})",
             hint="stop it, or name another directory with --data DIR",
         ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with room.told(root):
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     return lock
 
 
