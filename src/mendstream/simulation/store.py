@@ -40,7 +40,7 @@ class SimStore:
     def __init__(self) -> None:
         self.away = False
         """Fault: somebody else holds its lock."""
-        self._address = f"file:mendstream-{next(_NUMBERS)}?mode=memory&cache=shared"
+        self._address = f"file:/mendstream-{next(_NUMBERS)}?vfs=memdb"
         self._url = f"sqlite:///{self._address}&uri=true"
         # In memory, it is there for as long as somebody is connected.
         self.connection = sqlite3.connect(self._address, uri=True)

@@ -218,6 +218,20 @@ def test_a_dead_agent_is_restarted_and_known_to_be_well_by_what_it_serves():
     assert house.head.cause == "infrastructure"
 
 
+def test_what_an_owner_served_proves_nothing_of_the_one_after_it():
+    house = House().healthy()
+    dead_agent(house)
+    house.approve()
+    house.feed(house.result("done"))
+    house.up("decision-0", 2)
+    house.panes(8)
+    house.up("decision-0", 3)  # the whole house was started again
+    house.panes(8)
+    assert house.open
+    house.pane()
+    assert house.head.outcome == "mitigated"
+
+
 def test_events_that_waited_for_the_dead_agent_delay_the_proof_while_they_are_slow():
     house = House().healthy()
     dead_agent(house)

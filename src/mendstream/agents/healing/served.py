@@ -76,6 +76,8 @@ def concerned(watch: Watch, vitals: Vitals) -> list[TaskVital]:
 def observe(watch: Watch, vitals: Vitals, params: HealingParams) -> None:
     """Fold one pane into the window: open it once the effect is visible, open it anew while it is slow."""
     now = watched(watch, vitals)
+    if watch.processes and _owners(watch, vitals) != watch.owners:
+        watch.visible_us = 0
     if not watch.visible_us:
         if not _visible(watch, vitals, now):
             return
@@ -102,6 +104,11 @@ def _open(watch: Watch, vitals: Vitals, base: dict[str, Tally]) -> None:
     watch.base = base
     watch.rival = serving(vitals)
     watch.turns = {task.task: task.turns for task in concerned(watch, vitals)}
+    watch.owners = _owners(watch, vitals)
+
+
+def _owners(watch: Watch, vitals: Vitals) -> dict[str, int]:
+    return {task.task: task.generation for task in concerned(watch, vitals)} if watch.processes else {}
 
 
 def _visible(watch: Watch, vitals: Vitals, now: dict[str, Tally]) -> bool:

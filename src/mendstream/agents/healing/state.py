@@ -83,6 +83,8 @@ class Watch(msgspec.Struct, kw_only=True):
     """Totals of the serving arms at its start."""
     turns: dict[str, int] = {}
     """Committed turns of `tasks` at its start."""
+    owners: dict[str, int] = {}
+    """Generation that had each of the processes' tasks at its start: who comes after it has to prove itself."""
     hidden_since_us: int = 0
     """Since when another incident hides what it looks at; 0: none does."""
     hidden_us: int = 0

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
-from mendstream.cli.show import document
+from mendstream.chaos import plan as plans
+from mendstream.chaos.plan import Injection
+from mendstream.cli.show import document, line
 from mendstream.cli.work.bus import live_config, opened, person, turn_knobs
 from mendstream.contracts.records import Scalar
+from mendstream.runtime.hurt import hurt
 from mendstream.runtime.inject import inject
 from mendstream.settings import Settings
 
@@ -25,6 +30,25 @@ def set_paused(settings: Settings, paused: bool, reason: str, *, as_json: bool) 
         word = "paused" if paused else "on"
         click.echo(f"healing is {word}, config {config.version}" + ("" if made else " (it was already)"))
     return 0
+
+
+def follow_plan(settings: Settings, path: Path, *, as_json: bool) -> int:
+    """0 if all of it could be done, 1 if not."""
+    began, done = time.monotonic(), []
+
+    def wait_until(at_ms: int) -> None:
+        time.sleep(max(0.0, began + at_ms / 1000 - time.monotonic()))
+
+    def put(injection: Injection, on: bool) -> str:
+        return inject(settings, injection.fault, injection.params, on, person())
+
+    for step in hurt(plans.read(path), put, wait_until):
+        done.append(step)
+        if as_json:
+            line(step._asdict())
+        else:
+            click.echo(f"{step.at_ms / 1000:7.1f} s  {step.told}")
+    return 0 if all(step.ok for step in done) else 1
 
 
 def put_fault(settings: Settings, name: str, params: Mapping[str, Scalar], *, on: bool, as_json: bool) -> int:

@@ -16,7 +16,6 @@ from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
 from mendstream.simulation.trail import STAGES, records_of
 
-
 _READS = {stage: reads for stage, reads, _ in STAGES}
 _WRITES = {(stage, writes) for stage, _, writes in STAGES}
 

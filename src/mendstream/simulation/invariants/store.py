@@ -51,7 +51,7 @@ class SqlIsTheLog(Invariant):
     def _tables(self) -> Tables:
         found: Tables = {}
         for table, key in _KEYS.items():
-            cursor = self.machine.store.connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - one of four names
+            cursor = self.machine.store.connection.execute(f"SELECT * FROM {table}")
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
             found[table] = {row[key]: {name: _read(name, value) for name, value in row.items()} for row in rows}
