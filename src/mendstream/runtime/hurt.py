@@ -48,7 +48,7 @@ def _moments(plan: Plan) -> list[_Moment]:
         if injection.point:
             raise UsageError(
                 f"{injection.fault} waits for {injection.point!r}, a point of the code",
-                hint="only `mendstream simulate --replay` can wait for that",
+                hint="only `mendstream simulate --replay FILE` can wait for that",
             )
         found.append(_Moment(injection.at_ms, order, injection, True))
         lasts = row.how is How.RECORD or row.name == "stuck-agent"

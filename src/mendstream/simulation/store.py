@@ -116,5 +116,6 @@ def _template() -> sqlite3.Connection:
         path = Path(folder) / "store.db"
         schema.upgrade(f"sqlite:///{path}")
         with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = delete")  # there is no such file as a WAL in memory
             connection.backup(kept)
     return kept

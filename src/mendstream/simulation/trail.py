@@ -137,9 +137,7 @@ class Trail:
         for letter in self.letters:
             if letter.stage in ("feature", "model", "decision"):
                 with pa.ipc.open_stream(pa.py_buffer(letter.value)) as reader:
-                    found.setdefault(letter.stage, []).extend(
-                        reader.read_next_batch().column("event_id").to_pylist()
-                    )
+                    found.setdefault(letter.stage, []).extend(reader.read_next_batch().column("event_id").to_pylist())
         return found
 
 

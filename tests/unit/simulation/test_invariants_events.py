@@ -18,7 +18,7 @@ from mendstream.simulation.schedule import Run
 
 OURS = (NoBug, Decided, OffsetsGrow, SameDecision, Whole, Order, DeadLetters, AsTheModelSays, CountedOnce, LabelsJoined,
         EndsAreTold, StateIsTheLog, SqlIsTheLog)  # fmt: skip
-SEEDS = range(1, 21)
+SEEDS = range(1, 6)
 CUT = Injection(fault="power-cut", at_ms=2_500)
 
 
@@ -70,7 +70,7 @@ def test_with_durability_power_a_cut_takes_nothing():
 def test_a_database_that_is_away_stops_nobody_and_is_caught_up():
     run = run_of(Injection(fault="store-down", for_ms=3_500), Injection(fault="bad-model"), chaos_ms=8_000)
     assert broken(run) == []
-    assert not [life for life in run.machine.life if life.what == "ended"]
+    assert set(run.machine.generations.values()) == {1}, "somebody was started again"
 
 
 def test_a_recorder_that_dies_in_a_transaction_goes_on_where_the_rows_end():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -24,10 +26,10 @@ from tests.unit.store.literal_log import (
     whole_log,
 )
 
+from mendstream.adapters.store import database, rows
 from mendstream.adapters.store import recorder as module
-from mendstream.adapters.store import rows
 from mendstream.contracts import records
-from mendstream.contracts.errors import CouldNot, DataDirError
+from mendstream.contracts.errors import CouldNot, DataDirError, NoAnswer
 from mendstream.contracts.records import ActionKind, Status
 
 TABLES = ("incidents", "healing_actions", "config_history", "memory_chunks", "recorder_positions")
@@ -222,6 +224,20 @@ def test_two_recorders_share_the_work_and_repeat_none(recorder_of, everything):
         assert other.pump()  # finds that its position is not the newest any more, and reads it again
         assert not other.pump()
     assert everything() == expected
+
+
+def test_a_database_that_is_locked_for_long_is_asked_again(recorder_of, everything, path, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 1)
+    recorder = recorder_of(whole_log())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert not recorder.pump()
+        assert not recorder.pump()
+        with pytest.raises(NoAnswer, match="locked"):
+            recorder.apply()
+        other.execute("ROLLBACK")
+    drain(recorder)
+    assert len(everything()["incidents"]) > 0
 
 
 def test_a_log_of_another_incarnation_is_refused_until_a_rebuild(recorder_of, everything, sql):

@@ -111,7 +111,7 @@ def _explain(totals: Totals, seed: int, out: Path) -> None:
     for line in Run(smaller)().tail:
         note(line)
     note(f"seed {seed} breaks {failed.invariant!r}: {len(smaller.injections)} faults are enough")
-    note(f"again: mendstream simulate --replay {path}   (as it was: mendstream simulate --seed {seed})")
+    note(f"to see it again: `mendstream simulate` with --replay {path}, or as it was with --seed {seed}")
 
 
 # --- one plan --------------------------------------------------------------------------------------------------------

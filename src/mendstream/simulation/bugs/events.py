@@ -109,15 +109,15 @@ def _keeps_repeats() -> AbstractContextManager[None]:
     return replaced(IngestionAgent, "_fresh", all_of_them)
 
 
-def _loses_a_row() -> AbstractContextManager[None]:
-    decide = DecisionAgent.step
+def _loses_a_line() -> AbstractContextManager[None]:
+    step = IngestionAgent.step
 
-    def losing(self: DecisionAgent, state: DecisionState, batch: Batch, now: int) -> Any:
+    def losing(self: IngestionAgent, state: IngestionState, batch: Batch, now: int) -> tuple[IngestionState, Outputs]:
         if batch.resumed:
-            batch.frames = [frame.slice(1, frame.rows) if frame.rows > 1 else frame for frame in batch.frames]
-        return decide(self, state, batch, now)
+            batch.lines = batch.lines[1:]
+        return step(self, state, batch, now)
 
-    return replaced(DecisionAgent, "step", losing)
+    return replaced(IngestionAgent, "step", losing)
 
 
 @contextmanager
@@ -292,8 +292,8 @@ BUGS: tuple[Bug, ...] = (
     Bug("stumbles over a gap", "no bug", "A step fails on a missing value.", _stumbles, _plan("calm", _nothing)),
     Bug("keeps repeats", "each event once", "Events that come again are decided again.", _keeps_repeats,
         _plan("duplicates", _regime("duplicates"))),
-    Bug("loses a row", "each event once", "A new owner leaves out the first row that it reads.", _loses_a_row,
-        _plan("a dead decision", _dead("decision-0"))),
+    Bug("loses a line", "each event once", "A new owner leaves out the first line that it reads.", _loses_a_line,
+        _plan("a dead ingestion", _dead("ingestion-0"))),
     Bug("begins anew", "offsets never go back", "A new owner of a task reads from the first row on.", _begins_anew,
         _plan("a death", _dead("feature-0", "model-0", "decision-0"))),
     Bug("two transactions", "a turn is whole", "Outputs are in the log before positions and state are.",

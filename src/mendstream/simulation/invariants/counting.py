@@ -94,13 +94,15 @@ class LabelsJoined(_Watching):
         made, accepted = self.machine.tape.made, trail.outcomes.accepted
         for p in range(trail.partitions):
             read = trail.position("joiner", p, Stream(Topic.FEEDBACK, p))
+            ttl_us = self.machine.settings.monitoring.label_ttl_s * 1_000_000
             given_up = _given_up(trail)
             labelled = {feedback.event_id for feedback in trail.feedback[p][:read]} - given_up.keys()
             judged, wrong = Counter[str](), Counter[str]()
             for part in trail.frames[Stream(Topic.PREDICTIONS, p)]:
                 model = part.meta.get("model", "")
                 for event_id, score in zip(part.ids, part.batch.column("score").to_pylist(), strict=True):
-                    if given_up.get(event_id, 0) > part.meta["made_us"] + PATIENCE_US:
+                    waited = given_up.get(event_id, 0) - part.meta["made_us"]
+                    if PATIENCE_US < waited < ttl_us:
                         self.broken(f"the label of {event_id} is in a dead letter, and the event had been served")
                     if event_id in labelled:
                         judged[model] += 1

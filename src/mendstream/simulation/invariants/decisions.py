@@ -23,7 +23,7 @@ MODEL_FAULTS = {"lost-model", "corrupt-model", "torn-add"}
 
 
 class SameDecision(Invariant):
-    """Decided again, after a power cut, an event has the decision that it had: else nobody can rely on the first one."""
+    """Decided again, after a power cut, an event has the decision that it had: else nobody can rely on any."""
 
     name = "same input, same decision"
 
@@ -112,8 +112,9 @@ def _columns(parts: list[Part]) -> dict[str, dict[str, float]]:
 def _model_scores(machine: Machine, version: str, rows: Sequence[Mapping[str, float]]) -> Array:
     """What the version's file says, worked out here."""
     files = machine.shelf.files.get(version) or machine.aside[version]
-    held, names = _file(next(content for name, content in sorted(files.items()) if name.endswith(".onnx"))), (
-        machine.card(version).features
+    held, names = (
+        _file(next(content for name, content in sorted(files.items()) if name.endswith(".onnx"))),
+        (machine.card(version).features),
     )
     total = np.full(len(rows), held["bias"])
     for n, name in enumerate(names):

@@ -175,9 +175,8 @@ class Whole(Invariant):
                 found.update(event_id for event_id in trail.set_aside.get(stage, ()) if event_id in wanted)
                 if wanted != found:
                     event_id = min((wanted - found) + (found - wanted))
-                    self.broken(
-                        f"{stage}/{p} has read {event_id} {wanted[event_id]} times and written it {found[event_id]} times"
-                    )  # fmt: skip
+                    times = f"{wanted[event_id]} times and written it {found[event_id]} times"
+                    self.broken(f"{stage}/{p} has read {event_id} {times}")
 
 
 class Order(Invariant):

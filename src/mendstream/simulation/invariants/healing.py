@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mendstream.contracts.agent import TaskId
 from mendstream.contracts.incident import MOVES, STATUS_OF, Phase
 from mendstream.contracts.knobs import Fold, LiveConfig, fold
 from mendstream.contracts.ports import TaskCommit
@@ -177,7 +178,7 @@ class ProvenCure(Folded):
         """alert -> (since when, kind, subject)"""
         self._slo_us = machine.settings.slo.latency_ms * 1000
         self._taken: list[tuple[int, int]] = [(0, machine.kernel.now_us)]
-        """(position of the source, when ingestion came there)"""
+        """(position of the source, since when ingestion stands there)"""
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -212,6 +213,10 @@ class ProvenCure(Folded):
         if position is not None:
             self._taken.append((position, self.machine.kernel.now_us))
 
+    def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None:
+        if task.agent == "ingestion":
+            self._taken.append((self._taken[-1][0], self.machine.kernel.now_us))
+
     def _of(self, decision: Decision, partition: int, now: int) -> _Decided:
         n = int(decision.event_id[1:])
         slow = now - self._born_us(n) > self._slo_us
@@ -220,7 +225,9 @@ class ProvenCure(Folded):
 
     def _born_us(self, n: int) -> int:
         """When the house took it in: how long it waited outside is not the house's latency."""
-        _, turn = self._taken[bisect.bisect_right(self._taken, n, key=lambda held: held[0]) - 1]
+        after = bisect.bisect_right(self._taken, n, key=lambda held: held[0])
+        # In a fused turn the event is decided before ingestion's part is told of: it came after the turn before.
+        turn = self._taken[min(after, len(self._taken) - 1)][1]
         return max(turn, self.machine.tape.due_at_us(n) or 0)
 
     def _step(self, step: IncidentStep, now: int) -> None:
