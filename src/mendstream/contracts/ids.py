@@ -15,12 +15,17 @@ _R = np.uint32(24)
 _WIDE = 256
 """Bytes; longer keys are hashed one by one, for one of a megabyte would make the whole batch as wide."""
 
+_FEW = 32
+"""Rows; fewer are hashed sooner one by one than a matrix of them is laid out."""
+
 
 def murmur2(keys: pa.Array) -> Array:
     """32-bit murmur2 (seed 0x9747b28c) of the UTF-8 bytes of each string; shape [rows], uint32.
 
     Source of the formula: Austin Appleby's MurmurHash2; seed and byte order as in Kafka's `Utils.murmur2`.
     """
+    if len(keys) < _FEW:
+        return np.array([_hash((key or "").encode()) for key in keys.to_pylist()], dtype=np.uint32)
     keys = keys.cast(pa.string()) if keys.type != pa.string() else keys
     offsets = np.frombuffer(keys.buffers()[1], dtype=np.int32)[keys.offset : keys.offset + len(keys) + 1]
     data = np.frombuffer(keys.buffers()[2] or b"", dtype=np.uint8)
@@ -75,3 +80,8 @@ def _hash(key: bytes) -> int:
 def partitions_of(keys: pa.Array, partitions: int) -> Array:
     """The partition of each key: murmur2 without its sign bit, modulo `partitions`; shape [rows], int64."""
     return (murmur2(keys) & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """The same for one key."""
+    return (_hash(key.encode()) & 0x7FFFFFFF) % partitions

@@ -162,6 +162,11 @@ class Driver:
             self._pressed = self._pressure()
         return self._pressed
 
+    @property
+    def behind(self) -> bool:
+        """Whether the next turn is due at once; else the bell, or `wait_s`, says when."""
+        return any(leg.resumed or leg.backlog() for leg in self._legs)
+
     # --- outside the turn --------------------------------------------------------------------------------------------
 
     def _send_counts(self, now: int) -> None:

@@ -66,6 +66,9 @@ class Leg:
         self.dead_stream = Stream(Topic.DEAD_LETTERS, 0 if wing is Wing.DATA else 1)
         self.metrics_stream = Stream(Topic.AGENT_METRICS, 0 if wing is Wing.DATA else 1)
         self.progress = 0
+        self._frames_in = frozenset(
+            s for s in self.inputs if s.topic is not Topic.SOURCE and SPECS[s.topic].codec is Codec.FRAME
+        )
         # Asked once: whether an object fits a protocol takes longer to find out than a small turn's encoding.
         self._incremental = isinstance(agent, Incremental)
         self._counts = agent if isinstance(agent, Counting) else None
@@ -104,13 +107,13 @@ class Leg:
             state = states.decode(snapshot[4 + int.from_bytes(snapshot[:4], "big") :], self.agent.state_type)
         if state is None:
             state = self.agent.start(self.task.partition)
+        incremental: Incremental[Any] = self.agent  # type: ignore[assignment] - only such an agent makes changes
         for change in changes:
             new_config, delta = states.decode_plain(change)
             if new_config is not None:
                 config = states.decode(states.encode(new_config), LiveConfig)
             if delta is not None:
-                assert isinstance(self.agent, Incremental)
-                state = self.agent.apply(state, delta)
+                state = incremental.apply(state, delta)
         return config, state
 
     # --- config ------------------------------------------------------------------------------------------------------
@@ -184,7 +187,7 @@ class Leg:
                 if data:
                     self._poll_source(batch, stream, after, self._rows_allowed(stream, most))
                 continue
-            is_frame = SPECS[stream.topic].codec is Codec.FRAME
+            is_frame = stream in self._frames_in
             if is_frame and not data:
                 continue
             rows = self._rows_allowed(stream, most)
@@ -223,8 +226,9 @@ class Leg:
         topics.append(block.stream.topic)
 
     def _rows_allowed(self, stream: Stream, most: int | None) -> int:
-        rows = self.slicer.rows if most is None else most
-        if stream.topic is not Topic.SOURCE and SPECS[stream.topic].codec is Codec.JSON:
+        if stream.topic is Topic.SOURCE or stream in self._frames_in:
+            rows = self.slicer.rows if most is None else most
+        else:
             rows = _JSON_ROWS
         if stream == CONFIG:  # whoever reads it as input gets what is folded, no more
             rows = min(rows, self._next_config - self.positions[CONFIG])

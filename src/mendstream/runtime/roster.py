@@ -8,7 +8,7 @@ from mendstream.contracts.topics import Wing
 
 STAGES = ("ingestion", "feature", "model", "decision")
 """The pipeline, in order."""
-GATHER_S = 0.02
+GATHER_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

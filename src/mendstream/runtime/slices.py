@@ -28,6 +28,8 @@ class Slicer:
 
     def _forget(self) -> None:
         self._w = self._r = self._s = self._rr = self._rs = 0.0
+        self._rows: int | None = None
+        """As last asked for, until another step teaches more."""
         self._learnt: tuple[float, float] | None = None
         """The line as it was when sizes last differed: while steps keep to it, there is no need to try again."""
 
@@ -35,6 +37,7 @@ class Slicer:
         if self._surprised(rows, seconds):
             self._forget()
         d = self._decay
+        self._rows = None
         self._w = self._w * d + 1
         self._r = self._r * d + rows
         self._s = self._s * d + seconds
@@ -45,6 +48,11 @@ class Slicer:
     @property
     def rows(self) -> int:
         """At least 1, at most `most`."""
+        if self._rows is None:
+            self._rows = self._wanted()
+        return self._rows
+
+    def _wanted(self) -> int:
         line = self._line()
         if line is None:
             return self._guess()

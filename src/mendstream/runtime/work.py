@@ -46,7 +46,7 @@ class Work:
         self._take_partitions()
 
     def turn(self) -> None:
-        """One turn of each driver or of the sink; sleeps if none had anything to do. Raises Fenced if all is lost."""
+        """One turn of each driver or of the sink; sleeps if none has more to do. Raises Fenced if all is lost."""
         self.parts.faults.refresh()
         busy = [self._pump(partition) for partition in list(self.parts.drivers)]
         if self.parts.sink is not None:
@@ -71,9 +71,10 @@ class Work:
             bell.close()
 
     def _pump(self, partition: int) -> bool:
-        """One turn; a partition that another replica has taken over is let go."""
+        """One turn; True if the next one is due at once. A partition that another replica has taken over is let go."""
         try:
-            return self.parts.drivers[partition].pump()
+            driver = self.parts.drivers[partition]
+            return driver.pump() and driver.behind
         except Fenced:
             if not self._shared:
                 raise
@@ -89,6 +90,7 @@ class Work:
         rang = self._bell.wait(min([driver.wait_s(most) for driver in self.parts.drivers.values()], default=most))
         if rang and self.parts.role.gather_s:
             self._world.sleep(self.parts.role.gather_s)
+            self._bell.wait(0)  # what has rung meanwhile is read in this turn
 
     def _listen(self) -> None:
         if self._bell is not None:

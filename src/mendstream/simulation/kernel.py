@@ -6,8 +6,9 @@ So production code runs unchanged, and a seed decides what comes between any two
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -18,30 +19,29 @@ class Kernel:
     def __init__(self, start_us: int) -> None:
         self.now_us = start_us
         self.events = 0
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self.current: Strand | None = None
         """Whose code runs now."""
         self._hub = getcurrent()
 
-    def at(self, when_us: int, call: Callable[[], None]) -> None:
+    def at(self, when_us: int, call: Callable[..., None], *args: Any) -> None:
         """Run `call` at that time; what is due at the same time runs in the order of the asking."""
         self._sequence += 1
-        heapq.heappush(self._heap, (max(when_us, self.now_us), self._sequence, call))
+        heappush(self._heap, (max(when_us, self.now_us), self._sequence, call, args))
 
-    def after(self, us: int, call: Callable[[], None]) -> None:
-        self.at(self.now_us + us, call)
+    def after(self, us: int, call: Callable[..., None], *args: Any) -> None:
+        self.at(self.now_us + us, call, *args)
 
-    def run(self, until_us: int, stop: Callable[[], bool] = lambda: False) -> None:
-        """Events up to that time, or until `stop` says so, asked after each."""
+    def run(self, until_us: int) -> None:
+        """Events up to that time."""
         self._hub = getcurrent()
         heap = self._heap
-        while heap and heap[0][0] <= until_us and not stop():
-            self.now_us, _, call = heapq.heappop(heap)
+        while heap and heap[0][0] <= until_us:
+            self.now_us, _, call, args = heappop(heap)
             self.events += 1
-            call()
-        if not stop():
-            self.now_us = max(self.now_us, until_us)
+            call(*args)
+        self.now_us = max(self.now_us, until_us)
 
     def strand(self, body: Callable[[], None], ended: Callable[[BaseException | None], None]) -> Strand:
         """Runs `body` from the next event on; `ended` hears how it ended, but not that it was killed."""
@@ -89,7 +89,7 @@ class Strand:
         self._ticket += 1
         ticket, self._woken, self._waiting = self._ticket, False, wakeable
         if us is not None:
-            self._kernel.after(us, lambda: self._go(ticket))
+            self._kernel.after(us, self._go, ticket)
         self._kernel.hub.switch()
         self._waiting = False
         return self._woken
@@ -104,8 +104,7 @@ class Strand:
         """End a park; nothing, if it is not parked."""
         if self._waiting and not self._woken:
             self._woken = True
-            ticket = self._ticket
-            self._kernel.after(0, lambda: self._go(ticket))
+            self._kernel.after(0, self._go, self._ticket)
 
     @property
     def parked(self) -> bool:
@@ -122,8 +121,7 @@ class Strand:
         self.held = False
         if self._missed:
             self._missed = False
-            ticket = self._ticket
-            self._kernel.after(0, lambda: self._go(ticket))
+            self._kernel.after(0, self._go, self._ticket)
 
     def kill(self) -> None:
         """It never goes on. Nothing that it does on its way out reaches the world: see SimWorld.alive."""

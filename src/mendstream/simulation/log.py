@@ -192,7 +192,7 @@ class SimLog:
             raise LogFull("the simulated disk is full", hint="make room and start the house again")
 
     def _check(self, commit: TaskCommit) -> None:
-        held = self._tasks.get(commit.task, Task())
+        held = self._tasks.get(commit.task) or Task()
         if held.epoch != commit.epoch:
             raise Fenced(f"{commit.task}: epoch {held.epoch} has taken over from {commit.epoch}")
         for stream, position in commit.before.items():
@@ -205,10 +205,7 @@ class SimLog:
         self.newest_us = max(self.newest_us, now)
         rows.starts.append(rows.end)
         rows.blocks.append(Block(out.stream, rows.end, out.rows, out.value, now))
-        append = Append(
-            at_us=now, stream=out.stream, position=rows.end, rows=out.rows, value=out.value, process=writer.process,
-            generation=writer.generation, task=task,
-        )  # fmt: skip
+        append = Append(now, out.stream, rows.end, out.rows, out.value, writer.process, writer.generation, task)
         rows.end += out.rows
         grown[out.stream] = rows.end
         return append
@@ -282,7 +279,7 @@ def _cut(block: Block, position: Position, max_rows: int) -> Block:
     skip = max(position - block.position, 0)
     rows = min(block.rows - skip, max_rows)
     if skip == 0 and rows == block.rows:
-        return Block(block.stream, block.position, block.rows, block.value, block.at_us)
+        return block
     if SPECS[block.stream.topic].codec is Codec.FRAME:
         return Block(block.stream, block.position + skip, rows, block.value, block.at_us, skip)
     lines = bytes(block.value).split(b"\n")[skip : skip + rows]

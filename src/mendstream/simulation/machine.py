@@ -166,6 +166,7 @@ class SimProcess:
         self.ordered = False
         """The supervisor wants it to end."""
         self._strands: list[Strand] = []
+        self._dice = machine.dice.of(f"latency {name}")
 
     def __str__(self) -> str:
         return f"{self.name} (generation {self.writer.generation})"
@@ -211,11 +212,12 @@ class SimProcess:
 
     def pass_time(self, us: int) -> None:
         self.strand().sleep(us)
-        self.alive()
+        if self.dead:
+            raise GreenletExit
 
     def latency_us(self) -> int:
         habits = self.machine.habits
-        return round(self.machine.dice.of(f"latency {self.name}").uniform(*habits.latency_us) * habits.slow_disk)
+        return round(self._dice.uniform(*habits.latency_us) * habits.slow_disk)
 
     def store_us(self) -> int:
         return round(self.machine.dice.of(f"store {self.name}").uniform(*self.machine.habits.store_us))
@@ -228,7 +230,8 @@ class SimProcess:
         return fate, delay_us
 
     def reach(self, wing: Wing | None = None) -> None:
-        self.alive()
+        if self.dead:
+            raise GreenletExit
         machine = self.machine
         while machine.cut or machine.locked:
             holder = machine.locked.get(wing) if wing is not None else None

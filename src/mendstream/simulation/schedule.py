@@ -30,13 +30,15 @@ from mendstream.simulation.models import SimCatalogue
 from mendstream.simulation.people import Manners, People
 from mendstream.simulation.sometimes import Sometimes
 from mendstream.simulation.store import SimStore
-from mendstream.simulation.story import Story, Violation
+from mendstream.simulation.story import KEPT, Story, Violation
 
 T = TypeVar("T")
 START_US = 1_800_000_000_000_000
 TICK_US = 250_000
 WARM_US = 3_000_000
 """The first fault comes no earlier after the start: the house is up and serves."""
+LULL_US = 2_500_000
+"""Whatever a fault has caused shows within this time; where nothing does, the rest of the first phase would be calm."""
 WELL_WITHIN_US = 90_000_000
 """Once the faults have stopped, the house has to be well within this time."""
 WELL_FOR_US = 1_000_000
@@ -83,17 +85,20 @@ class Run:
         self.story.health = Health(self.machine)
         self.people = People(self.machine, self.story, _made(Manners, plan.people, "people"))
         self.watching = [kind(self.machine, self.story) for kind in (*self.invariants, Sometimes)]
+        self._appended = [one.appended for one in self.watching if _has(one, "appended")]
+        self._committed = [one.committed for one in self.watching if _has(one, "committed")]
         self.machine.log.watchers += [self.story, self]
 
     # --- a watcher of the log ----------------------------------------------------------------------------------------
 
     def appended(self, append: Append) -> None:
-        for invariant in self.watching:
-            invariant.appended(append)
+        if append.stream.topic in KEPT:
+            for look in self._appended:
+                look(append)
 
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
-        for invariant in self.watching:
-            invariant.committed(commit, process, generation)
+        for look in self._committed:
+            look(commit, process, generation)
 
     def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None:
         for invariant in self.watching:
@@ -115,7 +120,7 @@ class Run:
         self.people.start()
         for injection in self.plan.injections:
             self._plan(injection)
-        self._go(WARM_US + self.plan.chaos_ms * 1000)
+        self._suffer()
         self._stop_faults()
         self._become_well()
         self._run_dry()
@@ -165,6 +170,19 @@ class Run:
             self.story.health.tick()
             for invariant in self.watching:
                 invariant.tick()
+
+    def _suffer(self) -> None:
+        """The first phase: until its time is up, or no fault has been in for a while, none is to come, and the house
+        has nothing to heal any more.
+        """
+        until = START_US + WARM_US + self.plan.chaos_ms * 1000
+        last = START_US + WARM_US + max((injection.at_ms for injection in self.plan.injections), default=0) * 1000
+        while self.kernel.now_us < until and not self.story.violations:
+            self._go(min(TICK_US, until - self.kernel.now_us))
+            if self._held or self.machine.points or self.story.alerts or self.story.open_cases():
+                last = max(last, self.kernel.now_us)
+            if self.kernel.now_us - last >= LULL_US:
+                return
 
     def _become_well(self) -> None:
         since, began = None, self.kernel.now_us
@@ -261,6 +279,11 @@ class Run:
         self.machine.points.clear()
         self.people.manners = Manners()
         self.story.calm_since_us = self.kernel.now_us
+
+
+def _has(invariant: Invariant, hook: str) -> bool:
+    """Whether it does anything at this hook: some are called thousands of times in a run."""
+    return getattr(type(invariant), hook) is not getattr(Invariant, hook)
 
 
 def _made(kind: type[T], values: dict[str, Any], what: str) -> T:

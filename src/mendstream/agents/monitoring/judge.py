@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from mendstream.agents.monitoring.vitals import vitals_of
 from mendstream.agents.monitoring.watch import Watch
 from mendstream.agents.panes import pane_of
 from mendstream.contracts.agent import Batch, Outputs
-from mendstream.contracts.models import Cards
+from mendstream.contracts.models import Cards, FeatureReference, ModelCard
 from mendstream.contracts.records import PANE_US, Counts, Exit, Pulse, Record
 from mendstream.contracts.topics import Topic
 
@@ -54,6 +54,8 @@ class JudgeAgent:
 
     settings: JudgeSettings
     cards: Cards
+    _bins: dict[tuple[str, str], Bins] = field(default_factory=dict, compare=False, repr=False)
+    """By version and digest; made from the model's card when they are first needed."""
 
     @property
     def name(self) -> str:
@@ -136,8 +138,15 @@ class JudgeAgent:
         if not widths or list(rows) != ledger.layout.names:
             return None
         looks = self.settings.false_alarm_s * 1e6 / PANE_US * len(long) * len(rows)
-        d = distances(counts, Bins.of(list(rows.values())), delta=self.settings.drift_delta, alpha=1.0 / looks)
+        d = distances(counts, self._bins_of(card, list(rows.values())), delta=self.settings.drift_delta, alpha=1.0 / looks)
         return DriftLook(card.version, tuple(n.removeprefix("feature:") for n in rows), widths, d)
+
+    def _bins_of(self, card: ModelCard, references: list[FeatureReference]) -> Bins:
+        made_by = card.version, card.digest
+        if made_by not in self._bins:
+            self._bins.clear()  # one model is live
+            self._bins[made_by] = Bins.of(references)
+        return self._bins[made_by]
 
 
 def _revive(state: JudgeState, detectors: Sequence[Detector[Any]]) -> None:

@@ -205,6 +205,9 @@ class Ledger(msgspec.Struct):
         for ring in (self.latency, self.model_ms, self.features):
             ring[fresh] = 0
         self.head = pane
+        for source in self.sources.values():
+            for old in [held for held in source.open if held <= pane - OPEN_PANES]:
+                del source.open[old]
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
@@ -257,7 +260,6 @@ class Ledger(msgspec.Struct):
         for source in self.sources.values():
             oldest = self.closed - keep_panes(source.task.partition("/")[0], settings)
             source.seen = {pane: last for pane, last in source.seen.items() if pane > oldest}
-            source.open = {pane: hists for pane, hists in source.open.items() if pane > self.head - OPEN_PANES}
         grown: dict[tuple[str, int], int] = {}
         for source in self.sources.values():
             pair = (source.model, source.config)

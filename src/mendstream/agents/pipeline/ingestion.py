@@ -16,7 +16,7 @@ from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch, Line, Outputs, dead_letter
 from mendstream.contracts.errors import UsageError
 from mendstream.contracts.frame import FrameMeta
-from mendstream.contracts.ids import partitions_of
+from mendstream.contracts.ids import partition_of, partitions_of
 from mendstream.contracts.pipeline import Event, Pipeline
 from mendstream.contracts.records import Counts, DeadReason, Feedback
 from mendstream.contracts.topics import Topic
@@ -282,7 +282,7 @@ class IngestionAgent:
 
     def _home(self, given: FeedbackLine) -> int | None:
         if given.key:
-            return int(partitions_of(pa.array([given.key]), self.partitions)[0]) if self.partitions > 1 else 0
+            return partition_of(given.key, self.partitions)
         head = given.event_id.split(".", 1)[0]
         # Compared as text: a head that is no partition number may be anything, as long as it likes.
         return next((p for p in range(self.partitions) if head == str(p)), None) if not self.pipeline.id else None

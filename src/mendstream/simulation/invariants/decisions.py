@@ -18,6 +18,7 @@ from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
 from mendstream.simulation.trail import Part, Trail
 
+_FEATURES = ("load", "flow", "excess")
 MODEL_FAULTS = {"lost-model", "corrupt-model", "torn-add"}
 """Under which the version that config names may be out of reach; outputs then name the one that served."""
 
@@ -104,8 +105,9 @@ def _columns(parts: list[Part]) -> dict[str, dict[str, float]]:
     """Event id -> its features by name."""
     found: dict[str, dict[str, float]] = {}
     for part in parts:
-        for row in part.batch.select(["event_id", "load", "flow", "excess"]).to_pylist():
-            found[row["event_id"]] = row
+        columns = [part.batch.column(name).to_numpy(zero_copy_only=False).tolist() for name in _FEATURES]
+        for event_id, *values in zip(part.ids, *columns, strict=True):
+            found[event_id] = dict(zip(_FEATURES, values, strict=True))
     return found
 
 
