@@ -4,8 +4,8 @@ An independent reader: it shares no code with the house, so that a mistake there
 knows is written down in this page.
 
 - `DIR/data` and `DIR/control` are LMDB environments. Their database `log` maps (topic number, partition, position,
-  rows, bytes, time in microseconds), packed as >BHQIIQ, to the payload of a block. Their database `ends` maps (topic
-  number, partition), packed as >BH, to (first position kept, end, bytes), packed as <qqq.
+  rows, bytes, time in microseconds, digest), packed as >BHQIIQQ, to the payload of a block. Their database `ends` maps
+  (topic number, partition), packed as >BH, to (first position kept, end, bytes, sum of the digests), packed as <qqqQ.
 - Topic numbers: 0 raw-events, 3 decisions, 4 agent-metrics, 14 dead-letters. Payloads of raw-events are Arrow IPC
   streams with a column `event_id`; the others are JSON lines. A dead letter's `value` is base64: the line from outside
   (topic `source`), or an Arrow IPC stream of the rows that a later stage gave up (`raw-events` ... `predictions`).
@@ -34,9 +34,9 @@ import lmdb
 import pyarrow as pa
 
 EXAMPLES = 10
-_KEY = struct.Struct(">BHQIIQ")
+_KEY = struct.Struct(">BHQIIQQ")
 _STREAM = struct.Struct(">BH")
-_ENDS = struct.Struct("<qqq")
+_ENDS = struct.Struct("<qqqQ")
 _RAW, _DECISIONS, _METRICS, _DEAD = 0, 3, 4, 14
 _OWN_ID = re.compile(rb'"id":"f(\d+)"')
 
@@ -146,7 +146,7 @@ def _trimmed(env: Any, topic: int, partition: int) -> bool:
     """Whether retention has taken the beginning. A beginning that is gone without its word is a loss."""
     ends = env.open_db(b"ends", create=False)
     with env.begin(db=ends) as txn:
-        first, _, _ = _ENDS.unpack(txn.get(_STREAM.pack(topic, partition)))
+        first, *_ = _ENDS.unpack(txn.get(_STREAM.pack(topic, partition)))
     return bool(first > 0)
 
 

@@ -226,9 +226,17 @@ class Driver:
                 task=str(leg.task),
                 epoch=leg.epoch,
                 turns=leg.progress,
-                backlog=leg.backlog(),
+                backlog=leg.backlog() + self._waits_outside(leg),
                 config=leg.config.version,
                 step_started_us=leg.step_started_us,
             )
             for leg in self._legs
         )
+
+    def _waits_outside(self, leg: Leg) -> int:
+        """1 if something is due at the source and the way is free: without it, nobody would see that the first stage,
+        or a fused worker, stands still, for nothing piles up behind it.
+        """
+        if leg.source is None or leg.starting or self._pressed:
+            return 0
+        return int(leg.source.due_in_s() == 0)

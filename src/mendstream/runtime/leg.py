@@ -70,7 +70,7 @@ class Leg:
             s for s in self.inputs if s.topic is not Topic.SOURCE and SPECS[s.topic].codec is Codec.FRAME
         )
         # Asked once: whether an object fits a protocol takes longer to find out than a small turn's encoding.
-        self._incremental = isinstance(agent, Incremental)
+        self._incremental = agent if isinstance(agent, Incremental) else None
         self._counts = agent if isinstance(agent, Counting) else None
         self._claim()
 
@@ -107,13 +107,13 @@ class Leg:
             state = states.decode(snapshot[4 + int.from_bytes(snapshot[:4], "big") :], self.agent.state_type)
         if state is None:
             state = self.agent.start(self.task.partition)
-        incremental: Incremental[Any] = self.agent  # type: ignore[assignment] - only such an agent makes changes
         for change in changes:
             new_config, delta = states.decode_plain(change)
             if new_config is not None:
                 config = states.decode(states.encode(new_config), LiveConfig)
             if delta is not None:
-                state = incremental.apply(state, delta)
+                assert self._incremental is not None
+                state = self._incremental.apply(state, delta)
         return config, state
 
     # --- config ------------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ class Leg:
 
     @property
     def _snapshot_due(self) -> bool:
-        if not self._incremental or self.turn == 0 or self._since_snapshot >= _SNAPSHOT_TURNS_MOST:
+        if self._incremental is None or self.turn == 0 or self._since_snapshot >= _SNAPSHOT_TURNS_MOST:
             return True
         return self._since_snapshot >= SNAPSHOT_TURNS and self._changes_bytes >= self._snapshot_bytes
 

@@ -353,4 +353,7 @@ def _is_restart(record: Record | None) -> TypeGuard[Command]:
 
 
 def _stale(command: Command, child: Child) -> bool:
-    return command.generation is not None and command.generation != child.generation
+    """Of a dead process a later generation may be named: one that somebody ran beside the house, and that ended too."""
+    if command.generation is None or command.generation == child.generation:
+        return False
+    return child.alive or command.generation < child.generation

@@ -33,15 +33,18 @@ class Kernel:
     def after(self, us: int, call: Callable[..., None], *args: Any) -> None:
         self.at(self.now_us + us, call, *args)
 
-    def run(self, until_us: int) -> None:
-        """Events up to that time."""
+    def run(self, until_us: int, stop: Callable[[], bool] | None = None) -> None:
+        """Events up to that time, or until `stop` says so, asked after each."""
         self._hub = getcurrent()
         heap = self._heap
         while heap and heap[0][0] <= until_us:
+            if stop is not None and stop():
+                return
             self.now_us, _, call, args = heappop(heap)
             self.events += 1
             call(*args)
-        self.now_us = max(self.now_us, until_us)
+        if stop is None or not stop():
+            self.now_us = max(self.now_us, until_us)
 
     def strand(self, body: Callable[[], None], ended: Callable[[BaseException | None], None]) -> Strand:
         """Runs `body` from the next event on; `ended` hears how it ended, but not that it was killed."""

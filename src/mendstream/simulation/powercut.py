@@ -61,7 +61,7 @@ class Cuts:
     lost: int
     """Logs without something that was acknowledged (durability `power`)."""
     wrong: int
-    """Logs that were taken for whole and are not, ended their reader, or were not recognised as unclean."""
+    """Taken for whole and not so, broke when the work went on, ended their reader, or were not seen to be unclean."""
     examples: tuple[str, ...] = ()
 
     @property

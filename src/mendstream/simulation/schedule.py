@@ -23,6 +23,7 @@ from mendstream.simulation.dice import Dice
 from mendstream.simulation.faults import FAULT_OF
 from mendstream.simulation.health import Health
 from mendstream.simulation.invariants import INVARIANTS, Invariant
+from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.kernel import Kernel
 from mendstream.simulation.log import Append, SimLog, Writer
 from mendstream.simulation.machine import Habits, Machine
@@ -86,15 +87,16 @@ class Run:
         self.people = People(self.machine, self.story, _made(Manners, plan.people, "people"))
         self.watching = [kind(self.machine, self.story) for kind in (*self.invariants, Sometimes)]
         self._appended = [one.appended for one in self.watching if _has(one, "appended")]
+        self._unfolded = [one.appended for one in self.watching if not isinstance(one, Folded) and _has(one, "appended")]
+        """Those that may want to know of every block, not only of what the story keeps."""
         self._committed = [one.committed for one in self.watching if _has(one, "committed")]
         self.machine.log.watchers += [self.story, self]
 
     # --- a watcher of the log ----------------------------------------------------------------------------------------
 
     def appended(self, append: Append) -> None:
-        if append.stream.topic in KEPT:
-            for look in self._appended:
-                look(append)
+        for look in self._appended if append.stream.topic in KEPT else self._unfolded:
+            look(append)
 
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
         for look in self._committed:

@@ -33,7 +33,7 @@ _TOLD = (Topic.ALERTS, Topic.INCIDENT_LOG, Topic.CONFIG_UPDATES, Topic.POLICY_RE
          Topic.COMMANDS, Topic.COMMAND_RESULTS)  # fmt: skip
 """Topics whose records are folded here."""
 KEPT = frozenset((*_TOLD, Topic.DECISIONS))
-"""Topics that invariants look at while it happens: their blocks are kept, to be told again after a power cut."""
+"""Topics whose blocks are kept, to be told again after a power cut."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mendstream.demo.accounting import account
 
 NOW = 1_700_000_000_000_000
 BLOCK = 10
-KEY = struct.Struct(">BHQIIQ")
+KEY = struct.Struct(">BHQIIQQ")
 PLACE = struct.Struct(">BHQ")
 
 
@@ -135,7 +135,7 @@ def test_a_lost_accepted_block_is_noticed_wherever_it_was(copy, position):
 def test_a_second_decision_is_noticed(copy):
     def repeat(txn, db):
         _, value = at(txn, db, 3, 70)
-        txn.put(KEY.pack(3, 0, 100, BLOCK, len(value), NOW), value, db=db)
+        txn.put(KEY.pack(3, 0, 100, BLOCK, len(value), NOW, 0), value, db=db)
 
     edit(copy, repeat)
     found = account(copy)
@@ -196,9 +196,9 @@ def test_what_retention_took_is_left_out_on_both_sides(tmp_path):
     edit(tmp_path, delete(0, 0))
     with lmdb.open(str(tmp_path / "data"), max_dbs=8) as env, env.begin(write=True) as txn:
         ends = env.open_db(b"ends", txn=txn)
-        first, end, size = struct.unpack("<qqq", txn.get(struct.pack(">BH", 0, 0), db=ends))
+        first, *rest = struct.unpack("<qqqQ", txn.get(struct.pack(">BH", 0, 0), db=ends))
         assert first == 0
-        txn.put(struct.pack(">BH", 0, 0), struct.pack("<qqq", BLOCK, end, size), db=ends)
+        txn.put(struct.pack(">BH", 0, 0), struct.pack("<qqqQ", BLOCK, *rest), db=ends)
     found = account(tmp_path)
     assert found.exact
     assert (found.first, found.events, found.decisions) == (10, 90, 90)

@@ -197,6 +197,25 @@ def test_a_pulse_shows_progress_backlog_and_the_step_that_is_on(bus, clock):
     assert shown == [clock.now_us()]
 
 
+class DueSource(ListSource):
+    """A line is due now."""
+
+    def due_in_s(self) -> float | None:
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("source", "pressed", "waits"), [(DueSource, False, 1), (DueSource, True, 0), (ListSource, False, 0)]
+)
+def test_what_is_due_at_the_source_waits_unless_the_stage_behind_has_too_much(bus, clock, source, pressed, waits):
+    """The first stage, or a fused worker, that stands still is seen by nothing else."""
+    (agent,) = stages(Shelf(), only=["ingestion"])
+    driver = one(bus, clock, agent, source(), pressure=lambda: pressed)
+    clock.advance(ms=20)
+    driver.pump()
+    assert driver.pulses()[0].backlog == waits
+
+
 # --- a fused chain ---------------------------------------------------------------------------------------------------
 
 

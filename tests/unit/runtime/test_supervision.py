@@ -230,6 +230,23 @@ def test_a_stale_command_is_refused(house):
     assert house.generation == 2
 
 
+def test_a_dead_process_is_started_although_a_later_generation_is_named(house):
+    """Somebody ran it by hand beside the house, as generation 7; both have ended."""
+    house.end(MODEL)
+    house.order(generation=7)
+    house.step()
+    (done,) = house.results
+    assert done.outcome is Outcome.DONE
+
+
+def test_a_living_process_is_not_ended_for_a_later_generation(house):
+    house.order(generation=7)
+    house.step(2)
+    (refused,) = house.results
+    assert refused.outcome is Outcome.REFUSED
+    assert house.restarter.killed == []
+
+
 def test_a_command_for_nobody_is_refused_and_names_who_is_there(house):
     house.order("modle-0")
     house.step()

@@ -2,10 +2,14 @@
 
 A process writes one environment (its wing) and reads both. Layout of each:
 
-    log     topic, partition, position, rows, bytes, time (big-endian) -> payload
-    ends    topic, partition -> first position kept, end, bytes
-    tasks   task -> epoch, turns, positions
+    log     topic, partition, position, rows, bytes, time, digest (big-endian) -> payload
+    ends    topic, partition -> first position kept, end, bytes, sum of the digests
+    tasks   task -> epoch, turns, positions, digests of its state
     state   task, 0 -> snapshot; task, 1, turn -> changes since
+    meta    incarnation, format, seal: the sum of the digests of all rows of ends and tasks
+
+So each byte has its digest in another place, up to the one seal. Nobody looks at them but `inspect`, after an unclean
+boot.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import msgspec
 
 from mendstream.adapters.bus.ahead import Ahead
 from mendstream.adapters.bus.bell import FifoBell, Ringer
+from mendstream.adapters.bus.digest import MASK, digest, digest_of_row
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.adapters.room import disk_full, says_full, told
 from mendstream.contracts.agent import TaskId
@@ -31,17 +36,19 @@ from mendstream.contracts.errors import Conflict, CouldNot, DataDirError, Fenced
 from mendstream.contracts.ports import Block, Claim, Clock, Out, Position, TaskCommit
 from mendstream.contracts.topics import SPECS, TOPICS, Codec, Stream, Topic, Wing, wing_of
 
-_KEY = struct.Struct(">BHQIIQ")
+_KEY = struct.Struct(">BHQIIQQ")
 """All about a block but its payload, which so is written without another copy and trimmed without being read."""
 _PLACE = struct.Struct(">BHQ")
 _STREAM = struct.Struct(">BH")
-_ENDS = struct.Struct("<qqq")
+_ENDS = struct.Struct("<qqqQ")
+_SEAL = struct.Struct(">Q")
 _NUMBER = {spec.topic: number for number, spec in enumerate(TOPICS)}
+_SNAPSHOT, _CHANGES = b"\0", b"\1"
 _PIPELINE = frozenset({"feature", "model", "decision"})
 _TRIM_EVERY = 16
 _TRIM_BLOCKS = 8
 """At least so many blocks at a time; more where more were appended since, or the log would grow for ever."""
-_FORMAT = 2
+_FORMAT = 3
 _KEPT_BYTES = 8 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -50,6 +57,10 @@ class _Task(msgspec.Struct):
     epoch: int = 0
     turns: int = 0
     positions: dict[str, int] = {}
+    snapshot: int = 0
+    """Its digest; 0 for none."""
+    changes: int = 0
+    """The sum of the digests of those since."""
 
 
 class _Key(NamedTuple):
@@ -60,12 +71,16 @@ class _Key(NamedTuple):
     bytes: int
     at_us: int
     """When the block was appended."""
+    digest: int
+    """Of the payload and `at_us`."""
 
 
 class _Ends(NamedTuple):
-    first: int
-    end: int
-    bytes: int
+    first: int = 0
+    end: int = 0
+    bytes: int = 0
+    digests: int = 0
+    """The sum of those of the blocks that are kept."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -152,34 +167,73 @@ def renew(root: Path) -> None:
 def inspect(env: lmdb.Environment, ends: dict[str, int], positions: list[tuple[str, str, int]]) -> list[str]:
     """What is wrong with one environment; fills `ends` (stream -> end) and `positions` (task, stream, position)."""
     problems: list[str] = []
-    names = {number: topic for topic, number in _NUMBER.items()}
+    seal = 0
     with env.begin() as txn:
-        log, kept, tasks = (env.open_db(name, txn=txn, create=False) for name in (b"log", b"ends", b"tasks"))
-        at: dict[bytes, int] = {}
-        with txn.cursor(db=log) as cursor:
-            for key, value in cursor:
-                block, prefix = _key(key), bytes(key[: _STREAM.size])
-                if at.setdefault(prefix, block.position) != block.position:
-                    problems.append(f"{_named(names, prefix)} has a gap before {block.position}")
-                if len(value) != block.bytes:
-                    problems.append(f"{_named(names, prefix)} is cut short at {block.position}")
-                at[prefix] = block.position + block.rows
-        with txn.cursor(db=kept) as cursor:
-            for key, value in cursor:
-                held = _Ends(*_ENDS.unpack(value))
-                ends[_named(names, bytes(key))] = held.end
-                if at.get(bytes(key), held.end) != held.end:
-                    problems.append(f"{_named(names, bytes(key))} should end at {held.end}")
-        with txn.cursor(db=tasks) as cursor:
-            for key, value in cursor:
-                found = _decode_task(value).positions
-                positions += [(bytes(key).decode(), stream, position) for stream, position in found.items()]
+        log, kept, tasks, state, meta = (
+            env.open_db(name, txn=txn, create=False) for name in (b"log", b"ends", b"tasks", b"state", b"meta")
+        )
+        blocks, states = _blocks_found(txn, log, problems), _states_found(txn, state)
+        for key, value in _prefixed(txn, kept, b""):
+            seal += digest_of_row(key, value)
+            held, name = _Ends(*_ENDS.unpack(value)), _named(key)
+            ends[name] = held.end
+            if blocks.pop(key, _Ends(held.end, held.end)) != held:
+                problems.append(f"{name} does not hold {held.first} to {held.end} as it should")
+        for key, value in _prefixed(txn, tasks, b""):
+            seal += digest_of_row(key, value)
+            row, task = _decode_task(value), key.decode()
+            positions += [(task, stream, position) for stream, position in row.positions.items()]
+            if states.pop(key, _State()) != _State(row.snapshot, row.changes):
+                problems.append(f"the state of {task} is not the one of its turn {row.turns}")
+        problems += [f"{_named(prefix)} has no end" for prefix in blocks]
+        problems += [f"the state of {name.decode()} has no task" for name in states]
+        if seal & MASK != _sealed(txn, meta):
+            problems.append("ends and positions are not all of one moment")
     return problems
 
 
-def _named(names: dict[int, Topic], prefix: bytes) -> str:
+class _State(NamedTuple):
+    """The digests of what a task has in `state`."""
+
+    snapshot: int = 0
+    changes: int = 0
+
+
+def _blocks_found(txn: Any, log: Any, problems: list[str]) -> dict[bytes, _Ends]:
+    """What there is of each stream; a torn block is a problem."""
+    found: dict[bytes, _Ends] = {}
+    for key, value in _prefixed(txn, log, b""):
+        block, prefix = _key(key), key[: _STREAM.size]
+        held = found.get(prefix) or _Ends(block.position, block.position)
+        if held.end != block.position:
+            problems.append(f"{_named(prefix)} has a gap before {block.position}")
+        if len(value) != block.bytes or digest(value, block.at_us) != block.digest:
+            problems.append(f"{_named(prefix)} is torn at {block.position}")
+        found[prefix] = _with(held, block)
+    return found
+
+
+def _states_found(txn: Any, state: Any) -> dict[bytes, _State]:
+    found: dict[bytes, _State] = {}
+    for key, value in _prefixed(txn, state, b""):
+        name, _, rest = key.partition(b"\0")
+        held = found.get(name, _State())
+        if rest == _SNAPSHOT:
+            found[name] = held._replace(snapshot=digest(value))
+        else:
+            turn = int.from_bytes(rest.removeprefix(_CHANGES), "big")
+            found[name] = held._replace(changes=held.changes + digest(value, turn) & MASK)
+    return found
+
+
+def _sealed(txn: Any, meta: Any) -> int:
+    held = txn.get(b"seal", db=meta)
+    return 0 if held is None else int(_SEAL.unpack(held)[0])
+
+
+def _named(prefix: bytes) -> str:
     number, partition = _STREAM.unpack(prefix)
-    return str(Stream(names[number], partition))
+    return str(Stream(TOPICS[number].topic, partition))
 
 
 class LmdbBus:
@@ -220,6 +274,8 @@ class LmdbBus:
         self._ringer = Ringer(root / "bells")
         self._writing = threading.Lock()
         self._commits = 0
+        self._unsealed = 0
+        """What the rows put in the transaction under way add to the seal."""
         self._grown: dict[Stream, int] = {}
         """Blocks appended since the last look at what may go."""
         with self._envs[Wing.CONTROL].env.begin(db=self._envs[Wing.CONTROL].meta) as txn:
@@ -285,9 +341,9 @@ class LmdbBus:
             for stream in inputs:
                 if str(stream) not in row.positions:
                     row.positions[str(stream)] = 0 if stream.topic is Topic.SOURCE else self.bounds(stream)[0]
-            txn.put(name, _encode(row), db=env.tasks)
-            snapshot = txn.get(name + b"\0\0", db=env.state)
-            changes = [bytes(value) for _, value in _prefixed(txn, env.state, name + b"\0\1")]
+            self._put_row(txn, env.tasks, name, _encode(row))
+            snapshot = txn.get(name + b"\0" + _SNAPSHOT, db=env.state)
+            changes = [value for _, value in _prefixed(txn, env.state, name + b"\0" + _CHANGES)]
         return Claim(
             task=task,
             epoch=row.epoch,
@@ -346,29 +402,39 @@ class LmdbBus:
             raise CouldNot(f"{out.stream} belongs to the other wing; this process writes {self._wing.value}")
         held = ends.get(out.stream) or _ends(txn, self._mine, out.stream)
         number, size = _NUMBER[out.stream.topic], len(out.value)
-        key = _KEY.pack(number, out.stream.partition, held.end, out.rows, size, self._clock.now_us())
-        txn.put(key, out.value, db=self._mine.log)
+        at_us = self._clock.now_us()
+        block = _Key(
+            number, out.stream.partition, held.end, out.rows, size, at_us, digest(out.value, at_us)
+        )  # fmt: skip
+        txn.put(_KEY.pack(*block), out.value, db=self._mine.log)
         self._grown[out.stream] = self._grown.get(out.stream, 0) + 1
-        ends[out.stream] = _Ends(held.first, held.end + out.rows, held.bytes + size)
+        ends[out.stream] = _with(held, block)
 
     def _put_task(self, txn: Any, commit: TaskCommit, row: _Task) -> None:
         name, env = str(commit.task).encode(), self._mine
-        txn.put(name, _encode(row), db=env.tasks)
         if commit.snapshot is not None:
-            txn.put(name + b"\0\0", commit.snapshot, db=env.state)
-            for key in list(_keys(txn, env.state, name + b"\0\1")):
+            row.snapshot, row.changes = digest(commit.snapshot), 0
+            txn.put(name + b"\0" + _SNAPSHOT, commit.snapshot, db=env.state)
+            for key in list(_keys(txn, env.state, name + b"\0" + _CHANGES)):
                 txn.delete(key, db=env.state)
         elif commit.changes is not None:
-            txn.put(name + b"\0\1" + commit.turn.to_bytes(8, "big"), commit.changes, db=env.state)
+            row.changes = row.changes + digest(commit.changes, commit.turn) & MASK
+            txn.put(name + b"\0" + _CHANGES + commit.turn.to_bytes(8, "big"), commit.changes, db=env.state)
+        self._put_row(txn, env.tasks, name, _encode(row))
+
+    def _put_row(self, txn: Any, db: Any, key: bytes, value: bytes) -> None:
+        """A row that the seal tells of."""
+        held = txn.replace(key, value, db=db)
+        self._unsealed += digest_of_row(key, value) - digest_of_row(key, held)
 
     def _put_ends(self, txn: Any, ends: dict[Stream, _Ends]) -> None:
         for stream, held in ends.items():
-            txn.put(_stream_key(stream), _ENDS.pack(*held), db=self._mine.ends)
+            self._put_row(txn, self._mine.ends, _stream_key(stream), _ENDS.pack(*held))
         self._commits += 1
         if self._commits % _TRIM_EVERY == 0:
             for stream, blocks in self._grown.items():
                 kept = self._trim(txn, stream, _ends(txn, self._mine, stream), 2 * blocks + _TRIM_BLOCKS)
-                txn.put(_stream_key(stream), _ENDS.pack(*kept), db=self._mine.ends)
+                self._put_row(txn, self._mine.ends, _stream_key(stream), _ENDS.pack(*kept))
             self._grown.clear()
             self._ahead.keep()
 
@@ -381,7 +447,7 @@ class LmdbBus:
         needed = min(
             (self._read_to(txn, reader, stream) for reader in spec.readers if reader in _PIPELINE), default=ends.end
         )
-        first, size = ends.first, ends.bytes
+        first, size, digests = ends.first, ends.bytes, ends.digests
         for _, key in zip(range(most), _keys(txn, self._mine.log, _stream_key(stream)), strict=False):
             block = _key(key)
             too_big = spec.retention_bytes and size > spec.retention_bytes
@@ -389,8 +455,8 @@ class LmdbBus:
             if not (too_big or too_old) or first + block.rows > needed:
                 break
             txn.delete(key, db=self._mine.log)
-            first, size = first + block.rows, size - block.bytes
-        return _Ends(first, ends.end, size)
+            first, size, digests = first + block.rows, size - block.bytes, digests - block.digest
+        return _Ends(first, ends.end, size, digests & MASK)
 
     def _read_to(self, txn: Any, reader: str, stream: Stream) -> Position:
         """How far a pipeline stage has come; one that was never started still has to read all of it."""
@@ -408,7 +474,11 @@ class LmdbBus:
             self._mine.env.begin(write=True) as txn,
         ):
             taken()
+            self._unsealed = 0
             yield txn
+            if self._unsealed:
+                seal = _sealed(txn, self._mine.meta) + self._unsealed & MASK
+                txn.put(b"seal", _SEAL.pack(seal), db=self._mine.meta)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
@@ -460,7 +530,14 @@ def _telling(root: Path) -> Iterator[None]:
 
 def _ends(txn: Any, env: _Env, stream: Stream) -> _Ends:
     held = txn.get(_stream_key(stream), db=env.ends)
-    return _Ends(0, 0, 0) if held is None else _Ends(*_ENDS.unpack(held))
+    return _Ends() if held is None else _Ends(*_ENDS.unpack(held))
+
+
+def _with(held: _Ends, block: _Key) -> _Ends:
+    """With one more block at the end."""
+    return _Ends(
+        held.first, block.position + block.rows, held.bytes + block.bytes, held.digests + block.digest & MASK
+    )  # fmt: skip
 
 
 def _key(key: bytes) -> _Key:

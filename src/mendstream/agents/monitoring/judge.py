@@ -138,7 +138,9 @@ class JudgeAgent:
         if not widths or list(rows) != ledger.layout.names:
             return None
         looks = self.settings.false_alarm_s * 1e6 / PANE_US * len(long) * len(rows)
-        d = distances(counts, self._bins_of(card, list(rows.values())), delta=self.settings.drift_delta, alpha=1.0 / looks)
+        d = distances(
+            counts, self._bins_of(card, list(rows.values())), delta=self.settings.drift_delta, alpha=1.0 / looks
+        )
         return DriftLook(card.version, tuple(n.removeprefix("feature:") for n in rows), widths, d)
 
     def _bins_of(self, card: ModelCard, references: list[FeatureReference]) -> Bins:

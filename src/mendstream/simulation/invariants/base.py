@@ -23,7 +23,7 @@ class Invariant:
         self.story = story
 
     def appended(self, append: Append) -> None:
-        """A block of a topic that the story keeps is in the log: control records and decisions."""
+        """A block is in the log."""
 
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
         """A turn is in the log; its outputs have been told of before."""
