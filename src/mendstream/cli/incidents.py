@@ -1,4 +1,4 @@
-"""`mendstream incidents [ID]` and `mendstream incidents close ID --reason TEXT`."""
+"""`mendstream incidents [ID]`, `mendstream incidents close|release ID --reason TEXT`."""
 
 import click
 
@@ -16,7 +16,7 @@ class Shows(click.Group):
 
 @click.group(cls=Shows)
 def incidents() -> None:
-    """List incidents, show one (`mendstream incidents ID`), or close one.
+    """List incidents, show one (`mendstream incidents ID`), close one, or release its hold of SAFE_MODE.
 
     Options: see `mendstream incidents show --help`.
     """
@@ -48,3 +48,15 @@ def close(door: Door, incident: str, reason: str, as_json: bool) -> int:
     from mendstream.cli.work.incidents import close_incident
 
     return close_incident(door.settings(), incident, reason, as_json=as_json)
+
+
+@incidents.command
+@click.argument("incident")
+@click.option("--reason", required=True, help="Why the model may decide again; kept with the change.")
+@settings_options
+@json_option
+def release(door: Door, incident: str, reason: str, as_json: bool) -> int:
+    """Let go of SAFE_MODE, where an incident holds it and healing sees no way back by itself."""
+    from mendstream.cli.work.incidents import release_hold
+
+    return release_hold(door.settings(), incident, reason, as_json=as_json)

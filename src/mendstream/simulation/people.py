@@ -6,11 +6,21 @@ How fast, and whether at all, a plan says. When the faults have stopped they are
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mendstream.contracts.errors import LogFull
 from mendstream.contracts.incident import Phase
 from mendstream.contracts.ports import Out
-from mendstream.contracts.records import Closing, ConfigChange, Proposal, Record, Verdict, VerdictKind, encode_block
+from mendstream.contracts.records import (
+    AlertKind,
+    Closing,
+    ConfigChange,
+    Proposal,
+    Record,
+    Verdict,
+    VerdictKind,
+    encode_block,
+)
 from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.simulation.log import Writer
 from mendstream.simulation.machine import Machine
@@ -32,7 +42,7 @@ class Manners:
     restart_us: int = 2_000_000
     """How long a house that is down stays so."""
     rules_us: int = 20_000_000
-    """How long they let rules decide instead of a model that nobody has healed, before they promote the first one."""
+    """How long they bear a bad model that nobody heals, or rules in its place, before they promote the first one."""
 
 
 class People:
@@ -62,8 +72,8 @@ class People:
         if self.manners.away or not self._machine.up:
             return
         self._mind_the_rules(now)
-        for case in self._story.open_cases():
-            step = case.last
+        for case in self._story.cases.values():
+            step = case.last  # of an incident that has ended, the way out of SAFE_MODE may ask too
             since = self._asked_at.setdefault(step.id, now)
             if now - since < self.manners.answer_us or step.id in self._answered:
                 continue
@@ -94,18 +104,21 @@ class People:
             self._machine.start()
 
     def _mind_the_rules(self, now: int) -> None:
-        """SAFE_MODE against a bad model ends when somebody makes a good one live."""
+        """SAFE_MODE against a bad model ends when somebody makes a good one live, and so does an alert about it."""
         config = self._story.config
-        if not config.safe_mode or self._story.open_cases():
+        bad = config.safe_mode or any(held.kind is AlertKind.PERF_DROP for held in self._story.alerts.values())
+        if not bad or self._story.open_cases():
             self._rules_since = None
         elif self._rules_since is None:
             self._rules_since = now
         elif now - self._rules_since >= self.manners.rules_us and "v1" in self._machine.shelf.files:
             self._rules_since = None
-            changes = {
+            changes: dict[str, Any] = {
                 "model_version": "v1", "model_digest": self._machine.card("v1").digest,
                 "excluded_models": [name for name in config.excluded_models if name != "v1"],
             }  # fmt: skip
+            if config.model_version == "v1":  # it was held off for data that are over: `incidents release`
+                changes = {"safe_mode": []}
             self._publish(
                 ConfigChange(
                     id=self._id(), base_version=config.version, changes=changes, actor="operator", forced=True,

@@ -23,24 +23,21 @@ from mendstream.simulation.dice import Dice
 from mendstream.simulation.faults import FAULT_OF
 from mendstream.simulation.health import Health
 from mendstream.simulation.invariants import INVARIANTS, Invariant
-from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.kernel import Kernel
 from mendstream.simulation.log import Append, SimLog, Writer
 from mendstream.simulation.machine import Habits, Machine
 from mendstream.simulation.models import SimCatalogue
 from mendstream.simulation.people import Manners, People
-from mendstream.simulation.sometimes import Sometimes
+from mendstream.simulation.sometimes import Sometimes, counting_moves
 from mendstream.simulation.store import SimStore
-from mendstream.simulation.story import KEPT, Story, Violation
+from mendstream.simulation.story import Story, Violation
 
 T = TypeVar("T")
 START_US = 1_800_000_000_000_000
 TICK_US = 250_000
 WARM_US = 3_000_000
 """The first fault comes no earlier after the start: the house is up and serves."""
-LULL_US = 2_500_000
-"""Whatever a fault has caused shows within this time; where nothing does, the rest of the first phase would be calm."""
-WELL_WITHIN_US = 90_000_000
+WELL_WITHIN_US = 120_000_000
 """Once the faults have stopped, the house has to be well within this time."""
 WELL_FOR_US = 1_000_000
 WRITE_BACK_US = (1_000_000, 3_000_000)
@@ -87,15 +84,13 @@ class Run:
         self.people = People(self.machine, self.story, _made(Manners, plan.people, "people"))
         self.watching = [kind(self.machine, self.story) for kind in (*self.invariants, Sometimes)]
         self._appended = [one.appended for one in self.watching if _has(one, "appended")]
-        self._unfolded = [one.appended for one in self.watching if not isinstance(one, Folded) and _has(one, "appended")]
-        """Those that may want to know of every block, not only of what the story keeps."""
         self._committed = [one.committed for one in self.watching if _has(one, "committed")]
         self.machine.log.watchers += [self.story, self]
 
     # --- a watcher of the log ----------------------------------------------------------------------------------------
 
     def appended(self, append: Append) -> None:
-        for look in self._appended if append.stream.topic in KEPT else self._unfolded:
+        for look in self._appended:
             look(append)
 
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
@@ -114,6 +109,10 @@ class Run:
     # --- the two phases ----------------------------------------------------------------------------------------------
 
     def __call__(self) -> Outcome:
+        with counting_moves(self.machine):
+            return self._run()
+
+    def _run(self) -> Outcome:
         started = time.process_time()
         self._first_config()
         if any(injection.fault == "power-cut" for injection in self.plan.injections):
@@ -122,7 +121,7 @@ class Run:
         self.people.start()
         for injection in self.plan.injections:
             self._plan(injection)
-        self._suffer()
+        self._go(WARM_US + self.plan.chaos_ms * 1000)
         self._stop_faults()
         self._become_well()
         self._run_dry()
@@ -172,19 +171,6 @@ class Run:
             self.story.health.tick()
             for invariant in self.watching:
                 invariant.tick()
-
-    def _suffer(self) -> None:
-        """The first phase: until its time is up, or no fault has been in for a while, none is to come, and the house
-        has nothing to heal any more.
-        """
-        until = START_US + WARM_US + self.plan.chaos_ms * 1000
-        last = START_US + WARM_US + max((injection.at_ms for injection in self.plan.injections), default=0) * 1000
-        while self.kernel.now_us < until and not self.story.violations:
-            self._go(min(TICK_US, until - self.kernel.now_us))
-            if self._held or self.machine.points or self.story.alerts or self.story.open_cases():
-                last = max(last, self.kernel.now_us)
-            if self.kernel.now_us - last >= LULL_US:
-                return
 
     def _become_well(self) -> None:
         since, began = None, self.kernel.now_us
@@ -279,7 +265,7 @@ class Run:
         for double in self.machine.doubles:
             double.end()
         self.machine.points.clear()
-        self.people.manners = Manners()
+        self.people.manners = Manners(rules_us=5_000_000)
         self.story.calm_since_us = self.kernel.now_us
 
 
@@ -306,7 +292,7 @@ def settings_of(over: bytes) -> Settings:
             "pipeline": "mendstream.simulation.data:pumps",
             "bus.durability": "process",
             "ingestion.rate": 60.0,
-            "ingestion.linger_ms": 200.0,
+            "ingestion.linger_ms": 300.0,
             "monitoring.season_s": 2.0,
             "monitoring.season_events": 256,
             "healing.proof_events": 60,

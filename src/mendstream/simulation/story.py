@@ -32,7 +32,7 @@ TAIL = 200
 _TOLD = (Topic.ALERTS, Topic.INCIDENT_LOG, Topic.CONFIG_UPDATES, Topic.POLICY_REQUESTS, Topic.POLICY_DECISIONS,
          Topic.COMMANDS, Topic.COMMAND_RESULTS)  # fmt: skip
 """Topics whose records are folded here."""
-KEPT = frozenset((*_TOLD, Topic.DECISIONS))
+_KEPT = frozenset((*_TOLD, Topic.DECISIONS))
 """Topics whose blocks are kept, to be told again after a power cut."""
 
 
@@ -100,7 +100,7 @@ class Story:
         self.now_us = append.at_us
         self.digest.update(f"{append.at_us} {append.stream} {append.position} ".encode())
         self.digest.update(append.value)
-        if append.stream.topic in KEPT:
+        if append.stream.topic in _KEPT:
             self.history.append((self.health.now_us, append))
         if append.stream.topic not in _TOLD:
             return

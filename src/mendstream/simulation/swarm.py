@@ -14,6 +14,11 @@ from mendstream.simulation.faults import FAULTS, SimFault
 
 CHAOS_MS = 8_000
 _WEIGHTS = [fault.weight for fault in FAULTS]
+_MODES: tuple[dict[str, str], ...] = (
+    {}, {}, {}, {"RESTART": "ask"}, {"SAFE_MODE_ON": "ask", "ROLLBACK": "ask"}, {"SAFE_MODE_OFF": "ask"},
+    {"RETRAIN": "ask", "PROMOTE": "ask"}, {"RESTART": "observe"},
+)  # fmt: skip
+"""How much the policy may decide alone."""
 _TOPICS = ("features", "predictions", "alerts", "config-updates", "policy-decisions", "vitals")
 
 
@@ -40,6 +45,10 @@ def _settings(dice: random.Random) -> dict[str, Any]:
         "bus.max_batch_rows": dice.choice((2000, 2000, 2000, 7)),
         "bus.max_backlog": dice.choice((5000, 5000, 20)),
         "models.trainer": dice.choice(("resident", "on-demand")),
+        "policy.modes": dice.choice(_MODES),
+        "policy.restarts_per_10min": dice.choice((3, 3, 3, 1, 0)),
+        "healing.actions_per_hour": dice.choice((30, 30, 30, 2)),
+        "healing.person_timeout_s": dice.choice((3600, 3)),
     }
 
 

@@ -471,6 +471,17 @@ def test_a_person_closes_an_open_incident_with_a_reason(run, bus):
     assert (closing.incident_id, closing.actor, closing.reason) == ("inc-1", "ada", "disk swapped")
 
 
+def test_a_person_releases_the_hold_of_one_incident_and_no_other(run, bus):
+    bus.put(Topic.INCIDENT_LOG, step(0, "RESOLVED", Status.RESOLVED))
+    bus.put(Topic.CONFIG_UPDATES, change(0, safe_mode=["inc-1", "inc-2"]))
+    ran = run("incidents", "release", "inc-1", "--reason", "the storm is over", "--json")
+    assert ran.json == {"incident_id": "inc-1", "released": True, "config": 2, "mode": "SAFE_MODE"}
+    made = bus.held(Topic.CONFIG_UPDATES)[-1]
+    assert (made.changes, made.forced, made.reason) == ({"safe_mode": ["inc-2"]}, True, "the storm is over")
+    assert run("incidents", "release", "inc-1", "--reason", "again").code == 1
+    assert run("incidents", "release", "inc-9", "--reason", "x").code == 2
+
+
 def test_an_incident_that_has_ended_is_not_closed_again(run, bus):
     bus.put(Topic.INCIDENT_LOG, step(0, "FAILED", Status.FAILED))
     ran = run("incidents", "close", "inc-1", "--reason", "x", "--json")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mendstream.contracts.ids import murmur2, partitions_of
+from mendstream.contracts.ids import murmur2, partition_of, partitions_of
 
 # From Kafka's own tests (org.apache.kafka.common.utils.UtilsTest).
 KAFKA = {
@@ -63,6 +63,13 @@ def test_any_strings_of_any_lengths_hash_as_the_plain_formula_says(keys, offset)
     assert murmur2(column).tolist() == [plain(key.encode()) for key in keys]
 
 
+@given(keys, st.integers(0, 5))
+def test_a_large_column_hashes_as_the_plain_formula_says_too(keys, offset):
+    many = keys + [f"key-{n}" for n in range(40)]
+    column = pa.array(["x"] * offset + many, type=pa.string()).slice(offset)
+    assert murmur2(column).tolist() == [plain(key.encode()) for key in many]
+
+
 def test_other_string_types_hash_the_same():
     assert murmur2(pa.array(["foobar"], type=pa.large_string())).tolist() == murmur2(pa.array(["foobar"])).tolist()
 
@@ -76,6 +83,11 @@ def test_an_empty_column_has_no_hashes():
 def test_a_partition_is_the_positive_hash_modulo_their_number(keys, partitions):
     found = partitions_of(pa.array(keys, type=pa.string()), partitions).tolist()
     assert found == [(plain(key.encode()) & 0x7FFFFFFF) % partitions for key in keys]
+
+
+@given(st.text(max_size=300), st.integers(1, 50))
+def test_one_key_has_the_partition_that_it_has_in_a_column(key, partitions):
+    assert partition_of(key, partitions) == partitions_of(pa.array([key], type=pa.string()), partitions)[0]
 
 
 def test_keys_spread_evenly():

@@ -19,6 +19,7 @@ from mendstream.contracts.records import (
     Record,
     decode,
     decode_block,
+    decode_each,
     encode,
     encode_block,
 )
@@ -112,6 +113,13 @@ def test_a_line_that_is_no_record_is_refused_alone_and_in_a_block(line):
     if line:
         with pytest.raises(BadRecord, match="feedback"):
             decode_block(Topic.FEEDBACK, GOOD + b"\n" + line + b"\n")
+
+
+@pytest.mark.parametrize("bad", [*BAD.values(), GOOD.replace(b'"a"', b'"\xff"')], ids=[*BAD, "not utf-8"])
+def test_who_skips_what_is_no_record_knows_which_line_it_was(bad):
+    good = decode(Topic.FEEDBACK, GOOD)
+    assert decode_each(Topic.FEEDBACK, b"\n".join((GOOD, bad, GOOD)) + b"\n") == [good, None, good]
+    assert decode_each(Topic.FEEDBACK, GOOD + b"\n" + GOOD + b"\n") == [good, good]
 
 
 @given(st.binary(max_size=80))

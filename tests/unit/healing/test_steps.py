@@ -577,17 +577,30 @@ def test_fewer_than_200_events_are_no_proof():
     assert not house.open
 
 
-def test_without_a_known_error_level_accuracy_is_never_proven():
+def bad_version_without_labels_before(**alert):
     house = House()
     house.operator(model_version="v1", model_digest="d-v1")
     house.feed()
     house.operator(model_version="v2", model_digest="d-v2")
     house.feed()
     house.panes(2, labels=10, errors=5)
-    house.feed(house.alert("PERF_DROP", "v2"))
+    fired = house.alert("PERF_DROP", "v2", limit=alert["limit"])
+    house.feed(msgspec.structs.replace(fired, statistic=alert["statistic"]))
     house.approve()
+    return house
+
+
+def test_without_a_known_error_level_accuracy_is_never_proven():
+    house = bad_version_without_labels_before(statistic="accuracy", limit=0.75)
     house.panes(20, labels=50, errors=1)
     assert house.open
+
+
+@pytest.mark.parametrize(("errors", "proven"), [(5, True), (15, False)])
+def test_the_detectors_limit_stands_in_for_an_error_level_that_nobody_knows(errors, proven):
+    house = bad_version_without_labels_before(statistic="error_share", limit=0.2)
+    house.panes(20, labels=50, errors=errors)
+    assert house.open != proven
 
 
 def test_a_window_of_proof_grows_only_while_its_versions_serve():

@@ -244,6 +244,36 @@ def test_a_stage_that_waits_for_a_later_one_is_not_to_blame():
     assert [name for name, (firing, _) in said.items() if firing] == ["decision-0"]
 
 
+def waiting(alive, **more):
+    """The first three stages with rows waiting and not moving."""
+    return [pulse(f"{s}-0", T0, turns=7, backlog=10, **more) for s in ("ingestion", "feature", "model")]
+
+
+def test_a_stage_that_waits_for_a_dead_one_is_not_to_blame():
+    """What waits for the dead one nobody counts: its last backlog was small."""
+    alive = Alive()
+    alive.after(0.25, *waiting(alive), pulse("decision-0", T0, turns=7, backlog=0))
+    alive.after(0.05, ended("decision-0", T0))
+    for _ in range(40):
+        said = alive.after(0.25, *waiting(alive))
+    assert [name for name, (firing, _) in said.items() if firing] == ["decision-0"]
+
+
+def test_a_stage_has_its_time_once_the_one_that_it_waited_for_is_back():
+    alive = Alive()
+    alive.after(0.25, *waiting(alive), pulse("decision-0", T0, turns=7, backlog=0))
+    alive.after(0.05, ended("decision-0", T0))
+    for _ in range(40):
+        alive.after(0.25, *waiting(alive))
+    back = pulse("decision-0", T0, generation=2, turns=8)
+    for _ in range(12):
+        said = alive.after(0.25, *waiting(alive), back)
+        assert not any(firing for firing, _ in said.values())
+    for _ in range(8):
+        said = alive.after(0.25, *waiting(alive), back)
+    assert any(firing for firing, _ in said.values()), "its time is not for ever"
+
+
 def test_ingestion_waits_for_the_slowest_partition():
     alive = Alive()
     for i in range(20):

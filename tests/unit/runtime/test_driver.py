@@ -216,6 +216,18 @@ def test_what_is_due_at_the_source_waits_unless_the_stage_behind_has_too_much(bu
     assert driver.pulses()[0].backlog == waits
 
 
+def test_what_waits_behind_a_turn_and_a_turn_to_be_done_again_are_due_at_once(bus, clock):
+    driver = one(bus, clock, Scripted())
+    assert driver.pump()
+    assert not driver.behind
+    driver.legs[0].again()
+    assert driver.behind
+    assert driver.pump()
+    assert not driver.behind
+    bus.publish([ingested(clock, trip(500))])
+    assert driver.behind
+
+
 # --- a fused chain ---------------------------------------------------------------------------------------------------
 
 

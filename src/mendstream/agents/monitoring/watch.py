@@ -136,6 +136,12 @@ class Watch(msgspec.Struct):
         for name, other in self.tasks.items():
             stage, _, at = name.partition("/")
             behind = stage in after and (at == partition or agent == "ingestion")
-            if behind and (other.backlog >= pressure_rows or self.stall_us(other) >= stall_us // 2):
+            held_up = other.backlog >= pressure_rows or self.stall_us(other) >= stall_us // 2
+            if behind and (held_up or self._away(other.process, stall_us // 2)):
                 return True
         return False
+
+    def _away(self, process: str, silence_us: int) -> bool:
+        """Whether it has ended, or is not heard: what waits for it, nobody has counted since."""
+        seen = self.processes.get(process)
+        return seen is None or seen.exit_code is not None or self.silence_us(seen) >= silence_us

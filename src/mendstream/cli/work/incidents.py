@@ -11,9 +11,10 @@ import msgspec
 
 from mendstream.adapters.store import queries
 from mendstream.cli.show import document, note, pairs, table, when
-from mendstream.cli.work.bus import opened, person, person_id, publish, records
+from mendstream.cli.work.bus import live_config, opened, person, person_id, publish, records, turn_knobs
 from mendstream.cli.work.incident_log import is_open, standings
 from mendstream.contracts.errors import UsageError
+from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import Closing, IncidentStep, encode
 from mendstream.contracts.topics import Stream, Topic
 from mendstream.settings import Settings, store_url
@@ -109,6 +110,26 @@ def close_incident(settings: Settings, name: str, reason: str, *, as_json: bool)
         publish(bus, Stream(Topic.POLICY_DECISIONS, 0), [closing])
     click.echo(encode(closing) if as_json else f"{name} is closed: {reason}")
     return 0
+
+
+def release_hold(settings: Settings, name: str, reason: str, *, as_json: bool) -> int:
+    """Exit code 1 if it holds nothing."""
+    with opened(settings, readonly=False) as bus:
+        if name not in standings(bus):
+            raise UsageError(f"no incident {name}", hint="`mendstream incidents` lists them")
+
+        def without(config: LiveConfig) -> dict[str, Any]:
+            return {"safe_mode": [one for one in config.safe_mode if one != name]} if name in config.safe_mode else {}
+
+        made = turn_knobs(bus, without, reason)
+        config = made or live_config(bus)
+    if as_json:
+        document({"incident_id": name, "released": made is not None, "config": config.version, "mode": config.mode})
+    elif made is None:
+        note(f"{name} holds no SAFE_MODE")
+    else:
+        click.echo(f"{name} has let go of SAFE_MODE, mode {config.mode}, config {config.version}")
+    return 0 if made is not None else 1
 
 
 def _ended(name: str, status: str, *, as_json: bool) -> int:

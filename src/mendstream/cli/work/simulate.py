@@ -51,6 +51,7 @@ def many(
     if first is None:
         first = int(time.time()) * 1000
         note(f"fresh seeds, from {first} on")
+    be_quiet()
     totals = Totals(first, first) if resume is None else campaign.load(resume, first)
     until = totals.first + seeds
     ends_at = float("inf") if minutes is None else time.monotonic() + minutes * 60

@@ -20,7 +20,7 @@ class Folded(Invariant):
         self._again = False
 
     def told(self, append: Append) -> None:
-        """A block of a topic that the story keeps is in the log, perhaps for some time."""
+        """A block is in the log, perhaps for some time."""
 
     def appended(self, append: Append) -> None:
         self.now_us = self.machine.kernel.now_us

@@ -267,9 +267,11 @@ class ProvenCure(Folded):
         head = step.incident
         if back:
             return "SAFE_MODE is still held" if head.incident_id in self._config.safe_mode else ""
-        settled = self.story.health.well_us("healing-0") > self.LOOK_US
+        # A judge that has just been started still works off the panes in which it was ill.
+        settled = min(self.story.health.well_us("healing-0"), self.story.health.well_us("judge-0") // 5) > self.LOOK_US
+        closed = head.outcome == "person"  # who looks at it may know better than the detector
         for since, kind, subject in self._firing.values():
-            if settled and (kind, subject) == (head.type, head.subject) and now - since > self.LOOK_US:
+            if settled and not closed and (kind, subject) == (head.type, head.subject) and now - since > self.LOOK_US:
                 return f"its alert has fired for {(now - since) / 1e6:.1f} s"
         since = self._opened[head.incident_id]
         if head.type == AlertKind.AGENT_DOWN:

@@ -67,18 +67,26 @@ def right(incident: Incident, watch: Watch, turn: Turn) -> Finding:
     if lack:
         return wait(lack)
     total, params = _total(watch, turn), turn.params
-    if incident.error_level is None:
+    level = incident.error_level if incident.error_level is not None else _stated(incident, params.error_margin)
+    if level is None:
         return wait("the error level before the fault is not known")
     if total.labels < params.proof_labels:
         return wait(f"{total.labels} of {params.proof_labels} labels")
-    limit = incident.error_level + params.error_margin
+    limit = level + params.error_margin
     if total.error_share > limit:
         return wait(f"error share {total.error_share:.3f} of {total.labels} labels, wanted at most {limit:.3f}")
-    before = 1 - incident.error_level
     return proven(
-        f"accuracy {1 - total.error_share:.3f} on {total.labels} labels, {before:.3f} before the fault",
-        labels=total.labels, error_share=round(total.error_share, 4), error_before=round(incident.error_level, 4),
+        f"accuracy {1 - total.error_share:.3f} on {total.labels} labels, {1 - level:.3f} before the fault",
+        labels=total.labels, error_share=round(total.error_share, 4), error_before=round(level, 4),
     )  # fmt: skip
+
+
+def _stated(incident: Incident, margin: float) -> float | None:
+    """Where nobody had labels before the fault: the level that the detector holds the model to, from its card, less the
+    margin, so that no more is asked for than an end of the alarm. None if the alarm was about something else.
+    """
+    alert = incident.alert
+    return max(alert.limit - margin, 0.0) if alert.statistic == "error_share" else None
 
 
 def alive(incident: Incident, watch: Watch, turn: Turn) -> Finding:

@@ -78,11 +78,11 @@ class Liveness:
             )  # fmt: skip
         for task_name, task in owned:
             stall = watch.stall_us(task)
-            if (
-                task.generation == process.generation
-                and stall >= self.stall_us
-                and not watch.explained(task_name, self.stall_us, self.pressure_rows)
-            ):
+            if task.generation != process.generation or not stall:
+                continue
+            if watch.explained(task_name, self.stall_us, self.pressure_rows):
+                task.moved_us = watch.awake_us  # its time begins when the later stage moves again
+            elif stall >= self.stall_us:
                 return self._finding(
                     name, process, "no-progress", "stall_ms", stall // 1000, self.stall_us // 1000,
                     (now - stall, now), {"task": task_name, "backlog": task.backlog},
