@@ -104,9 +104,13 @@ class People:
             self._machine.start()
 
     def _mind_the_rules(self, now: int) -> None:
-        """SAFE_MODE against a bad model ends when somebody makes a good one live, and so does an alert about it."""
+        """SAFE_MODE against a bad model ends when somebody makes a good one live, and so does an alert about it. From
+        one against a slow model healing has to find the way back alone.
+        """
         config = self._story.config
-        bad = config.safe_mode or any(held.kind is AlertKind.PERF_DROP for held in self._story.alerts.values())
+        kinds = [held.kind for held in self._story.alerts.values()]
+        kinds += [self._story.cases[name].last.incident.type for name in config.safe_mode if name in self._story.cases]
+        bad = AlertKind.PERF_DROP in kinds
         if not bad or self._story.open_cases():
             self._rules_since = None
         elif self._rules_since is None:

@@ -20,6 +20,7 @@ from mendstream.contracts.errors import UsageError
 from mendstream.simulation import campaign
 from mendstream.simulation.bugs import BUGS, Bug
 from mendstream.simulation.campaign import Totals, be_quiet
+from mendstream.simulation.invariants import INVARIANTS
 from mendstream.simulation.schedule import Outcome, Run
 from mendstream.simulation.shrink import shrink
 from mendstream.simulation.sometimes import idle
@@ -172,11 +173,12 @@ def plant(only: str | None, *, as_json: bool) -> int:
 
 
 def _caught(bug: Bug) -> tuple[Plan, int, str] | None:
-    """The plan that found it, how many it took, and by which invariant."""
+    """The plan that found it, how many it took, and by which invariant; no other one looks, or might end it first."""
+    looking = [kind for kind in INVARIANTS if kind.name == bug.invariant]
     for seed in range(PLANTED_MOST):
         plan = (bug.plan or plan_of)(seed)
         with bug.patch():
-            violations = Run(plan)().violations
+            violations = Run(plan, invariants=looking)().violations
         if any(broken.invariant == bug.invariant for broken in violations):
             return plan, seed + 1, bug.invariant
     return None
