@@ -108,7 +108,7 @@ class People:
         one against a slow model healing has to find the way back alone.
         """
         config = self._story.config
-        kinds = [held.kind for held in self._story.alerts.values()]
+        kinds: list[str] = [held.kind for held in self._story.alerts.values()]
         kinds += [self._story.cases[name].last.incident.type for name in config.safe_mode if name in self._story.cases]
         bad = AlertKind.PERF_DROP in kinds
         if not bad or self._story.open_cases():

@@ -47,7 +47,7 @@ def _settings(dice: random.Random) -> dict[str, Any]:
         "models.trainer": dice.choice(("resident", "on-demand")),
         "policy.modes": dice.choice(_MODES),
         "policy.restarts_per_10min": dice.choice((3, 3, 3, 1, 0)),
-        "healing.actions_per_hour": dice.choice((30, 30, 30, 2)),
+        "healing.actions_per_hour": dice.choice((30, 30, 30, 8)),
         "healing.person_timeout_s": dice.choice((3600, 3)),
     }
 

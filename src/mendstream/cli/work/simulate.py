@@ -70,7 +70,7 @@ def many(
         )  # fmt: skip
     if resume is not None:
         campaign.save(totals, resume)
-    rare = idle(totals.counted, totals.seeds)
+    rare = idle(totals.counted, totals.seeds) if minutes is None else {}
     _tell(totals, rare, (totals.seeds - before) / max(time.monotonic() - began, 1e-9) * 60, as_json=as_json)
     for seed in sorted({failed.seed for failed in totals.failed})[:_SHRUNK_MOST]:
         _explain(totals, seed, out)
