@@ -119,7 +119,7 @@ def _old_generation(machine: Machine, params: Params) -> None:
 
 
 def _new_generation(machine: Machine, params: Params) -> None:
-    """Who was started so is ended: nobody can tell it from the one before it, and it would be taken for dead for ever."""
+    """Who was started so is ended: nobody can tell it from the one before, and it would count as dead for ever."""
     machine.reborn.discard(str(params["target"]))
     machine.kill(str(params["target"]))
 
