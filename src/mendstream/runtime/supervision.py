@@ -243,6 +243,7 @@ class Supervision:
 
     def _start_unasked(self, child: Child) -> None:
         """Make good an end that nobody has answered. The record lets the policy's budgets count it."""
+        self._make_sure()
         ended = child.generation
         self._start(child)
         self._assign()
@@ -264,6 +265,7 @@ class Supervision:
     def _commands(self) -> None:
         """Obey in order; one whose target has to end first waits for that end, and the others behind it."""
         for position, record in self._orders():
+            self._make_sure()
             if self._ends_first(record):
                 return
             result = self._obey(record)
@@ -273,6 +275,10 @@ class Supervision:
     def _orders(self) -> Iterator[tuple[int, Record | None]]:
         for block in self._bus.read(COMMANDS, self._position, max_rows=100, max_bytes=1 << 20):
             yield from enumerate(decode_each(Topic.COMMANDS, bytes(block.value)), start=block.position)
+
+    def _make_sure(self) -> None:
+        """Before anything is done to a process: raises Fenced if another supervisor has taken over."""
+        self._commit({}, [])
 
     def _commit(self, positions: Mapping[Stream, int], records: Sequence[Record]) -> None:
         """One turn: what was done, and how far the commands were read."""

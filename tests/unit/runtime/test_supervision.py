@@ -7,6 +7,7 @@ from tests.support.log import open_log, records, records_out
 from tests.support.restarter import FakeNotices, FakeRestarter
 
 from mendstream.agents.policy.state import PolicyState, fold
+from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import Fenced
 from mendstream.contracts.ports import Ended
 from mendstream.contracts.records import (
@@ -245,6 +246,15 @@ def test_a_living_process_is_not_ended_for_a_later_generation(house):
     (refused,) = house.results
     assert refused.outcome is Outcome.REFUSED
     assert house.restarter.killed == []
+
+
+def test_a_supervisor_that_was_replaced_does_nothing_more_to_anybody(house):
+    house.order(generation=1)
+    house.bus.claim(TaskId("supervisor", 0), [COMMANDS])
+    alive = house.restarter.alive.copy()
+    with pytest.raises(Fenced):
+        house.step()
+    assert (house.restarter.killed, house.restarter.alive) == ([], alive)
 
 
 def test_a_command_for_nobody_is_refused_and_names_who_is_there(house):
