@@ -10,18 +10,20 @@ from dataclasses import asdict
 from typing import Any
 
 from mendstream.cli.show import document, note, pairs
+from mendstream.cli.work.interrupt import noted
 from mendstream.simulation.crash import BUDGETS, Progress, Report, crash
 from mendstream.simulation.powercut import DURABILITIES, Cuts, cut_power
 
 _LINE_EVERY = 10
 _INTERRUPTED = 130
+_TOLD = "interrupted: counting what was covered; once more ends it at once"
 
 
 def run(*, kills: int | None, cuts: int | None, fuse: bool, seed: int, json: bool) -> int:
     """0 if nothing went wrong, 1 if something did, 130 if it was interrupted."""
     if kills is not None:
         note(f"restart budgets are raised for this run: {_budgets()}")
-    with _signals() as seen, _progress() as progress:
+    with noted([signal.SIGINT, signal.SIGTERM], _TOLD) as seen, _progress() as progress:
 
         def stop() -> bool:
             return bool(seen)
@@ -117,22 +119,3 @@ def _lines() -> Callable[[str, int, int], None]:
             note(f"{chapter}: {done} of {most}")
 
     return show
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM ends the killing, the second one everything."""
-    seen: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-        note("interrupted: counting what was covered; once more ends it at once")
-
-    held = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield seen
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)

@@ -16,6 +16,7 @@ import click
 from mendstream.chaos import plan as plans
 from mendstream.chaos.plan import Plan
 from mendstream.cli.show import document, note, pairs
+from mendstream.cli.work.interrupt import noted
 from mendstream.contracts.errors import UsageError
 from mendstream.simulation import campaign
 from mendstream.simulation.bugs import BUGS, Bug
@@ -57,7 +58,7 @@ def many(
     until = totals.first + seeds
     ends_at = float("inf") if minutes is None else time.monotonic() + minutes * 60
     began, before = time.monotonic(), totals.seeds
-    with _interrupt() as seen, _bar(until - totals.next) as step:
+    with noted([signal.SIGINT]) as seen, _bar(until - totals.next) as step:
 
         def told(seed: int, outcome: Outcome) -> None:
             step(len(totals.failed))
@@ -192,23 +193,6 @@ def _bug(name: str) -> Bug:
 
 
 # --- on the way ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _interrupt() -> Iterator[list[int]]:
-    """Filled by the first Ctrl-C, after which the present seeds are finished; the second one ends it at once."""
-    seen: list[int] = []
-
-    def note_it(number: int, frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    held = signal.signal(signal.SIGINT, note_it)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, held)
 
 
 @contextmanager
