@@ -10,14 +10,14 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mendstream.adapters.bus import boot
 from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.adapters.room import told
 from mendstream.contracts.knobs import LiveConfig, fold
-from mendstream.contracts.ports import Bus, Out
+from mendstream.contracts.ports import Block, Bus, Out, Position
 from mendstream.contracts.records import ConfigChange, decode_each, encode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic, Wing
 from mendstream.runtime.clock import HouseClock, set_clock
@@ -57,14 +57,10 @@ def _prepare(settings: Settings, root: Path) -> None:
     catalogue = Catalogue(models_dir(settings).absolute())
     if settings.models.initial:
         catalogue.import_dir(Path(settings.models.initial))
-    with contextlib.closing(open_bus(settings, readonly=True)) as bus:
+    with contextlib.closing(open_bus(settings)) as bus:
         set_clock(root, _newest_us(bus))
-    bus = open_bus(settings)
-    try:
         if bus.bounds(CONFIG)[1] == 0:
             bus.publish([Out(CONFIG, encode_block([_first_config(catalogue, bus.incarnation, bus.now_us())]), 1)])
-    finally:
-        bus.close()
 
 
 def _newest_us(bus: Bus) -> int:
@@ -89,7 +85,14 @@ def _first_config(catalogue: Catalogue, incarnation: str, now: int) -> ConfigCha
     )
 
 
-def current_config(bus: Bus) -> LiveConfig:
+class Readable(Protocol):
+    """The part of a bus, or of a log, that it takes to read a stream."""
+
+    def bounds(self, stream: Stream) -> tuple[Position, Position]: ...
+    def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]: ...
+
+
+def current_config(bus: Readable) -> LiveConfig:
     """The knobs as the log has them now."""
     config, position = LiveConfig(), bus.bounds(CONFIG)[0]
     while blocks := bus.read(CONFIG, position, max_rows=5000, max_bytes=4 << 20):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mendstream.contracts.knobs import LiveConfig, fold
+from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.ports import Out
 from mendstream.contracts.records import Closing, ConfigChange, Fault, Record, Scalar, decode_each, encode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic
+from mendstream.runtime.ground import current_config
 from mendstream.runtime.roster import ROLE_OF
 from mendstream.simulation.bus import Fate
 from mendstream.simulation.log import Writer
@@ -242,7 +243,7 @@ def _usual_model(machine: Machine, params: Params) -> None:
 
 def _bad_model(machine: Machine, params: Params) -> None:
     """A worse version is promoted by force."""
-    config = _config(machine)
+    config = current_config(machine.log)
     if config.model_version != "v2" and "v2" in machine.shelf.files:
         card = machine.card("v2")
         _change(machine, config, {"model_version": "v2", "model_digest": card.digest}, "chaos: bad-model")
@@ -257,7 +258,7 @@ def _whole_add(machine: Machine, params: Params) -> None:
 
 
 def _live_file(machine: Machine) -> str | None:
-    version = _config(machine).model_version
+    version = current_config(machine.log).model_version
     return version if version in machine.shelf.files else None
 
 
@@ -303,16 +304,16 @@ def _regime(name: str) -> tuple[Act, Act]:
 
 
 def _pause_healing(machine: Machine, params: Params) -> None:
-    _change(machine, _config(machine), {"healing_paused": True}, "maintenance")
+    _change(machine, current_config(machine.log), {"healing_paused": True}, "maintenance")
 
 
 def _resume_healing(machine: Machine, params: Params) -> None:
-    _change(machine, _config(machine), {"healing_paused": False}, "maintenance is over")
+    _change(machine, current_config(machine.log), {"healing_paused": False}, "maintenance is over")
 
 
 def _promote_first(machine: Machine, params: Params) -> None:
     """A person promotes the first version by hand, whatever healing is about."""
-    config = _config(machine)
+    config = current_config(machine.log)
     if "v1" in machine.shelf.files:
         _change(
             machine, config, {"model_version": "v1", "model_digest": machine.card("v1").digest}, "I like the old one"
@@ -334,15 +335,6 @@ def _close_incident(machine: Machine, params: Params) -> None:
                     at_us=machine.clock.now_us()),
             Stream(Topic.POLICY_DECISIONS, 0),
         )  # fmt: skip
-
-
-def _config(machine: Machine) -> LiveConfig:
-    config = LiveConfig()
-    for block in machine.log.read(CONFIG, 0, max_rows=1 << 30, max_bytes=1 << 40):
-        for record in decode_each(Topic.CONFIG_UPDATES, bytes(block.value)):
-            if isinstance(record, ConfigChange):
-                config, _ = fold(config, record)
-    return config
 
 
 def _change(machine: Machine, config: LiveConfig, changes: dict[str, Any], reason: str) -> None:

@@ -6,8 +6,9 @@ from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import ModelError
 from mendstream.contracts.knobs import Fold, LiveConfig, fold
 from mendstream.contracts.ports import TaskCommit
-from mendstream.contracts.records import ConfigChange, Pulse, decode_each
-from mendstream.contracts.topics import CONFIG, Topic
+from mendstream.contracts.records import ConfigChange, Pulse
+from mendstream.contracts.topics import Topic
+from mendstream.runtime.ground import current_config
 from mendstream.simulation.invariants.base import Invariant
 from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.log import Append
@@ -142,11 +143,7 @@ class ConfigReplays(Invariant):
     name = "config replays"
 
     def end(self) -> None:
-        config = LiveConfig()
-        for block in self.machine.log.read(CONFIG, 0, max_rows=1 << 30, max_bytes=1 << 40):
-            for record in decode_each(CONFIG.topic, bytes(block.value)):
-                if isinstance(record, ConfigChange):
-                    config, _ = fold(config, record)
+        config = current_config(self.machine.log)
         for name, process in self.machine.processes.items():
             if process.work is None:
                 continue
