@@ -19,7 +19,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     fault: str
     params: dict[str, Scalar] = {}
     at_ms: int = 0
-    """Since the first decision."""
+    """Since the plan began; in a simulated house, since it is warm (3 s after its start)."""
     for_ms: int | None = None
     """How long it lasts; None: it is over at once, or stays until all faults stop."""
     point: str = ""
@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How the simulated operators behave."""
     injections: tuple[Injection, ...] = ()
     chaos_ms: int = 8_000
-    """Faults stop so long after the first decision; then the house has to become well."""
+    """Faults stop so long after the plan began; then the house has to become well."""
     version: int = VERSION
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -68,7 +68,6 @@ class Run:
 
     plan: Plan
     invariants: Sequence[type[Invariant]] = INVARIANTS
-    log_everything: Callable[[str], None] | None = None
     _held: list[Injection] = field(default_factory=list)
 
     def __post_init__(self) -> None:

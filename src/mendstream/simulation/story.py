@@ -173,13 +173,6 @@ class Story:
     def open_cases(self) -> list[Case]:
         return [case for case in self.cases.values() if case.open]
 
-    def faults_in(self) -> set[str]:
-        """Names of the faults that are in now."""
-        held: set[str] = set()
-        for _, injection, on in self.injected:
-            (held.add if on else held.discard)(injection.fault)
-        return held
-
 
 def _short(record: object) -> str:
     match record:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mendstream.simulation.invariants.base import Invariant
 from mendstream.simulation.machine import SUPERVISOR
 
-REPORT_US = 2_000_000
 """A supervisor that ends so soon after another process may not have reported that."""
 
 
