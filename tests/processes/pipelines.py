@@ -17,7 +17,8 @@ from mendstream.demo import pipeline as demo
 TIRED = Path("features-are-slow-until-a-restart")
 SLUGGISH = Path("fallback-is-slow")
 TIRED_S = 0.45
-SLUGGISH_S = 2.0
+SLUGGISH_S = 0.9
+"""Under half of the two seconds that the guard looks back: what it looks at always holds a whole step."""
 _BORN = time.time()
 
 
