@@ -12,7 +12,7 @@ DEV       := $(READY)/dev
 EDITABLE  := $(READY)/editable
 
 # What `make test` runs first, on two workers; CI, which has run the fast tests already, asks for the slow ones only.
-PARALLEL ?= not processes
+PARALLEL ?= not processes and not services
 
 # Which seeds `make simulate` runs. CI runs known ones: a fresh seed that fails is news for its finder, not for whoever
 # happens to land next.
@@ -30,7 +30,7 @@ NONE_IS_FINE = || [ $$? -eq 5 ]
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installers would meet in one .venv
-.PHONY: help setup dev demo check test simulate bench docs lock clean
+.PHONY: help setup dev demo check test simulate bench docs infra lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -47,11 +47,11 @@ check: dev  ## lint, types, architecture and the fast tests: what CI runs first
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2 -m "not slow and not processes" $(NONE_IS_FINE)
+	$(BIN)/pytest -n 2 -m "not slow and not processes and not services" $(NONE_IS_FINE)
 
-test: dev  ## all tests; those that start real processes run last, one by one
+test: dev  ## all tests; those that start real processes and services run last, one by one
 	$(BIN)/pytest -n 2 -m "$(PARALLEL)" $(NONE_IS_FINE)
-	$(BIN)/pytest -m processes $(NONE_IS_FINE)
+	$(BIN)/pytest -m "processes or services" $(NONE_IS_FINE)
 
 simulate: setup  ## hurt simulated houses, of seeds that nobody has run, for four minutes
 	$(BIN)/mendstream simulate $(SIMULATE) --out build/failing
@@ -62,11 +62,17 @@ bench: setup  ## run every benchmark and print the results as JSON
 docs: setup  ## write the generated pages of the reference again
 	$(BIN)/python tools/make_docs.py
 
-lock: $(BASE)  ## resolve the newest allowed versions and write both lock files
+infra: setup  ## write the generated files of infra/ again
+	$(BIN)/python -m tools.make_infra
+
+lock: $(BASE)  ## resolve the newest allowed versions and write the lock files
 	$(COMPILE) --upgrade --group build -o requirements.lock pyproject.toml
 	$(COMPILE) --upgrade --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	grep -o '^mlflow-skinny==[0-9.]*' requirements.lock | $(COMPILE) --upgrade --group mlflow-server -c /dev/stdin -o tools/services/mlflow.lock
+	$(COMPILE) --upgrade --group postgres-server --no-deps -o tools/services/postgres.lock
 
 clean:  ## remove caches and build leftovers; keeps .venv and your data
+	@[ ! -d build/services/up ] || scripts/services down
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

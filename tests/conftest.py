@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, settings
 from tests.support.clock import ManualClock
 from tests.support.log import BothWings
 
+pytest_plugins = ["tests.support.services"]
+
 # Examples write to disk on a shared machine: how long one takes says nothing. The seed is printed with a failure.
 settings.register_profile(
     "house", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow], print_blob=True
