@@ -21,6 +21,7 @@ from mendstream.runtime import logs
 from mendstream.runtime.exits import exit_code
 from mendstream.runtime.generations import next_generation
 from mendstream.runtime.ground import data_dir
+from mendstream.runtime.recall import newest_steps
 from mendstream.runtime.roster import ROLE_OF, Place
 from mendstream.runtime.words import LastWords
 from mendstream.settings import Settings, load
@@ -82,6 +83,8 @@ class Worker:
         """Until told to stop."""
         assert self._work is not None
         self._work.open()
+        if self._meter is not None and "healing" in self._work.parts.role.agents:
+            self._meter.recall("healing", newest_steps(self._work.parts.bus))
         _tune_collector()
         while not self._stopping.is_set():
             self._work.turn()

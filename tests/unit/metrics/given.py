@@ -18,6 +18,7 @@ from mendstream.contracts.records import (
     IncidentHead,
     IncidentStep,
     MemoryRow,
+    Served,
     Status,
     TaskState,
     TaskVital,
@@ -78,10 +79,17 @@ def vitals(**changes) -> Vitals:
     return Vitals(**(given | changes))
 
 
-def task(name: str, backlog: int) -> TaskVital:
+def task(name: str, backlog: int, *, state=TaskState.OK, age_ms: int = 10) -> TaskVital:
     return TaskVital(
-        task=name, process="model-0", generation=1, pid=1, epoch=1, turns=1, backlog=backlog, config=1, pulse_age_ms=10,
-        state=TaskState.OK,
+        task=name, process="model-0", generation=1, pid=1, epoch=1, turns=1, backlog=backlog, config=1,
+        pulse_age_ms=age_ms, state=state,
+    )  # fmt: skip
+
+
+def served(arm: str, n: int, *, slow=0, labels=0, errors=0, config=1) -> Served:
+    return Served(
+        task="decision/0", model="v1", config=config, arm=arm, n=n, slow=slow, latency_ms_sum=1.0, labels=labels,
+        errors=errors,
     )  # fmt: skip
 
 
@@ -96,18 +104,21 @@ def alert(state: AlertState) -> Alert:
     )  # fmt: skip
 
 
-def step(name: str, status: Status, *, incident="inc-1", row=None, mttr=None, ended=False) -> IncidentStep:
+def step(
+    name: str, status: Status, *, incident="inc-1", row=None, mttr=None, ended=False, outcome="mitigated",
+    phase="DETECTED", subject="v2", detected=NOW, at=NOW,
+) -> IncidentStep:  # fmt: skip
     memory = MemoryRow(
         memory_id=f"mem-{incident}", incident_id=incident, incident_type="PERF_DROP", cause="deploy",
-        incident_summary="", action_taken="ROLLBACK", outcome="mitigated", metrics_before={}, metrics_after={},
+        incident_summary="", action_taken="ROLLBACK", outcome=outcome, metrics_before={}, metrics_after={},
         mttr_seconds=mttr, features={},
     )  # fmt: skip
     head = IncidentHead(
-        incident_id=incident, type="PERF_DROP", subject="v2", status=status, detected_at_us=NOW,
+        incident_id=incident, type="PERF_DROP", subject=subject, status=status, detected_at_us=detected,
         resolved_at_us=NOW + 4_000_000 if status is Status.RESOLVED else None, metrics_snapshot={},
     )  # fmt: skip
     return IncidentStep(
-        id="h/1", seq=0, incident=head, step=name, phase="DETECTED", text="", actor="healing", at_us=NOW, action=row,
+        id="h/1", seq=0, incident=head, step=name, phase=phase, text="", actor="healing", at_us=at, action=row,
         memory=memory if ended else None,
     )  # fmt: skip
 
@@ -116,15 +127,16 @@ def action(kind=ActionKind.ROLLBACK, id_: str = "act-1") -> Action:
     return Action(id=id_, kind=kind, target="model")
 
 
-def row(result, id_: str = "act-1") -> ActionRow:
+def row(result, id_: str = "act-1", *, is_undo: bool = False) -> ActionRow:
     return ActionRow(
-        action_id=id_, rung=0, is_undo=False, proposed_action=action(id_=id_), agl_decision="APPROVED",
+        action_id=id_, rung=0, is_undo=is_undo, proposed_action=action(id_=id_), agl_decision="APPROVED",
         approved_action=action(id_=id_), result=result,
     )  # fmt: skip
 
 
-def verdict(kind: VerdictKind) -> Verdict:
+def verdict(kind: VerdictKind, *, policies=(), facts=None) -> Verdict:
     return Verdict(
         id="p/1", proposal_id="h/2", incident_id="inc-1", action_id="act-1", verdict=kind, action=action(),
-        plan_hash="00", policies=(), reason="", facts={}, actor="policy", at_us=NOW, expires_at_us=NOW + 1,
+        plan_hash="00", policies=policies, reason="", facts=facts or {}, actor="policy", at_us=NOW,
+        expires_at_us=NOW + 1,
     )  # fmt: skip

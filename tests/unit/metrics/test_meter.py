@@ -10,11 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 from tests.unit.metrics import given
-from tests.unit.metrics.given import outputs
+from tests.unit.metrics.given import NOW, outputs
 
 from mendstream.adapters.metrics import METRICS, Meter
 from mendstream.contracts.agent import Outputs
-from mendstream.contracts.records import AlertState, Status, VerdictKind
+from mendstream.contracts.records import AlertState, Status, TaskState, VerdictKind
 
 
 def samples(text: str) -> dict[tuple, float]:
@@ -24,6 +24,10 @@ def samples(text: str) -> dict[tuple, float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def _open(found: dict[tuple, float]) -> float:
+    return sum(value for key, value in found.items() if key[0] == "mendstream_incidents_open")
 
 
 @pytest.fixture
@@ -142,7 +146,7 @@ def test_labels_are_bounded_however_many_features_tasks_and_incidents_pass(meter
     assert {key[1][:3] for key in features} == {"f4-"}
     assert found["mendstream_incidents_total", "PERF_DROP"] == 500
     assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 500
-    assert len(found) < 140
+    assert len(found) < 240
 
 
 def test_an_incident_is_counted_once_open_until_it_ends_and_its_time_taken_with_its_memory(meter_of, base):
@@ -151,7 +155,7 @@ def test_an_incident_is_counted_once_open_until_it_ends_and_its_time_taken_with_
     meter.turn("healing", 0, 0.001, outputs(given.step("logging", Status.OPEN)))
     meter.turn("healing", 0, 0.001, outputs(given.step("execution", Status.MITIGATING, row=given.row(None))))
     found = samples(given.scrape(base + 5))
-    assert (found["mendstream_incidents_total", "PERF_DROP"], found["mendstream_incidents_open",]) == (1, 1)
+    assert (found["mendstream_incidents_total", "PERF_DROP"], _open(found)) == (1, 1)
     assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 0
 
     ending = [
@@ -162,7 +166,7 @@ def test_an_incident_is_counted_once_open_until_it_ends_and_its_time_taken_with_
     ]
     meter.turn("healing", 0, 0.001, outputs(*ending))
     found = samples(given.scrape(base + 5))
-    assert found["mendstream_incidents_open",] == 0
+    assert _open(found) == 0
     assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 1
     assert found["mendstream_incident_resolution_seconds_count", "PERF_DROP"] == 1
     assert found["mendstream_incident_resolution_seconds_sum", "PERF_DROP"] == 4
@@ -177,8 +181,178 @@ def test_an_incident_that_failed_has_no_time_of_resolution(meter_of, base):
     ]
     meter.turn("healing", 0, 0.001, outputs(*steps))
     found = samples(given.scrape(base + 5))
-    assert found["mendstream_incidents_open",] == 0
+    assert _open(found) == 0
     assert found["mendstream_incident_resolution_seconds_count", "PERF_DROP"] == 0
+
+
+def test_an_open_incident_shows_its_status_and_the_oldest_one_its_age(meter_of, base):
+    meter = meter_of("healing")
+    assert "mendstream_incident_oldest_timestamp_seconds NaN" in given.scrape(base + 5)
+    later = NOW + 60_000_000
+    steps = [
+        given.step("logging", Status.OPEN, incident="inc-2", detected=later),
+        given.step("execution", Status.MITIGATING, incident="inc-1", detected=NOW),
+    ]
+    meter.turn("healing", 0, 0.001, outputs(*steps))
+    found = samples(given.scrape(base + 5))
+    assert (found["mendstream_incidents_open", "OPEN"], found["mendstream_incidents_open", "MITIGATING"]) == (1, 1)
+    assert found["mendstream_incident_oldest_timestamp_seconds",] == NOW / 1e6
+    meter.turn("healing", 0, 0.001, outputs(given.step("verification", Status.RESOLVED, incident="inc-1")))
+    assert samples(given.scrape(base + 5))["mendstream_incident_oldest_timestamp_seconds",] == later / 1e6
+    meter.turn("healing", 0, 0.001, outputs(given.step("verification", Status.RESOLVED, incident="inc-2")))
+    assert "mendstream_incident_oldest_timestamp_seconds NaN" in given.scrape(base + 5)
+
+
+def test_an_incident_without_a_rung_left_waits_for_a_person_to_close_it(meter_of, base):
+    meter = meter_of("healing")
+    meter.turn("healing", 0, 0.001, outputs(given.step("planning", Status.MITIGATING, phase="ESCALATED")))
+    assert samples(given.scrape(base + 5))["mendstream_incidents_escalated",] == 1
+    closed = [
+        given.step("verification", Status.RESOLVED, phase="RESOLVED"),
+        given.step("memory", Status.RESOLVED, mttr=90.0, ended=True, outcome="person"),
+    ]
+    meter.turn("healing", 0, 0.001, outputs(*closed))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_incidents_escalated",] == 0
+    assert found["mendstream_incidents_ended_total", "person", "PERF_DROP"] == 1
+    assert found["mendstream_incidents_ended_total", "mitigated", "PERF_DROP"] == 0
+
+
+@pytest.mark.parametrize("status", [Status.MITIGATING, Status.RESOLVED])
+def test_a_proposal_waits_for_a_person_from_asking_to_the_answer_also_for_a_way_back(meter_of, base, status):
+    meter = meter_of("healing")
+    assert "mendstream_approval_oldest_timestamp_seconds NaN" in given.scrape(base + 5)
+    meter.turn("healing", 0, 0.001, outputs(given.step("approval", status, phase="ASKED", at=NOW)))
+    meter.turn("healing", 0, 0.001, outputs(given.step("approval", status, phase="ASKED", at=NOW + 1_000_000)))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_approvals_waiting",] == 1
+    assert found["mendstream_approval_oldest_timestamp_seconds",] == NOW / 1e6
+    meter.turn("healing", 0, 0.001, outputs(given.step("approval", status, phase="APPROVED", at=NOW + 8_000_000)))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_approvals_waiting",] == 0
+    assert found["mendstream_approval_wait_seconds_sum",] == 8
+    assert "mendstream_approval_oldest_timestamp_seconds NaN" in given.scrape(base + 5)
+
+
+@pytest.mark.parametrize(
+    ("subject", "after_s", "repeated"), [("v2", 3599, 1), ("v2", 3601, 0), ("v3", 10, 0)]
+)  # fmt: skip
+def test_the_same_incident_within_an_hour_of_its_end_is_a_repeated_one(meter_of, base, subject, after_s, repeated):
+    meter = meter_of("healing")
+    steps = [
+        given.step("detection", Status.OPEN),
+        given.step("verification", Status.RESOLVED, at=NOW),
+        given.step("detection", Status.OPEN, incident="inc-2", subject=subject, detected=NOW + after_s * 1_000_000),
+    ]
+    meter.turn("healing", 0, 0.001, outputs(*steps))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_incidents_repeated_total", "PERF_DROP"] == repeated
+    assert found["mendstream_incidents_total", "PERF_DROP"] == 2
+
+
+def test_an_undo_is_an_action_and_an_undo(meter_of, base):
+    meter = meter_of("healing")
+    steps = [
+        given.step("verification", Status.MITIGATING, row=given.row("FAIL", "act-1")),
+        given.step("verification", Status.MITIGATING, row=given.row("SUCCESS", "act-2", is_undo=True)),
+    ]
+    meter.turn("healing", 0, 0.001, outputs(*steps))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_actions_total", "ROLLBACK", "FAIL"] == 1
+    assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 1
+    assert found["mendstream_undos_total", "ROLLBACK", "FAIL"] == 0
+    assert found["mendstream_undos_total", "ROLLBACK", "SUCCESS"] == 1
+
+
+def test_what_an_earlier_process_left_open_is_shown_and_not_counted_again(meter_of, base):
+    meter = meter_of("healing")
+    earlier = [
+        given.step("detection", Status.OPEN, incident="inc-0"),
+        given.step("verification", Status.RESOLVED, incident="inc-0", row=given.row("SUCCESS", "act-0"), at=NOW),
+        given.step("memory", Status.RESOLVED, incident="inc-0", mttr=4.0, ended=True),
+        given.step("detection", Status.OPEN, incident="inc-1"),
+        given.step("approval", Status.MITIGATING, incident="inc-1", phase="ASKED", at=NOW),
+    ]
+    meter.recall("healing", earlier)
+    found = samples(given.scrape(base + 5))
+    assert _open(found) == found["mendstream_approvals_waiting",] == 1
+    counted = ("mendstream_incidents_total", "mendstream_actions_total", "mendstream_incidents_ended_total")
+    assert not any(value for key, value in found.items() if key[0] in counted)
+    again = given.step("verification", Status.RESOLVED, incident="inc-0", row=given.row("SUCCESS", "act-0"))
+    like = given.step("detection", Status.OPEN, incident="inc-2", detected=NOW + 1)
+    meter.turn("healing", 0, 0.001, outputs(again, like))
+    found = samples(given.scrape(base + 5))
+    assert found["mendstream_actions_total", "ROLLBACK", "SUCCESS"] == 0
+    assert found["mendstream_incidents_repeated_total", "PERF_DROP"] == 1
+
+
+def test_what_was_served_is_counted_by_arm_from_where_the_process_began(meter_of, base):
+    meter = meter_of("judge")
+
+    def see(*rows, at=NOW):
+        meter.turn("judge", 0, 0.001, outputs(given.vitals(served=rows, at_us=at)))
+        return samples(given.scrape(base + 4))
+
+    found = see(given.served("live", 1000, slow=10))
+    assert found["mendstream_events_served_total", "live"] == 0
+    assert found["mendstream_events_served_total", "fallback"] == 0
+    assert "mendstream_label_newest_timestamp_seconds NaN" in given.scrape(base + 4)
+    found = see(given.served("live", 1500, slow=60), given.served("fallback", 40, labels=8, errors=3), at=NOW + 1)
+    assert (found["mendstream_events_served_total", "live"], found["mendstream_events_slow_total", "live"]) == (500, 50)
+    assert found["mendstream_events_served_total", "fallback"] == 40
+    assert found["mendstream_labels_total", "fallback"] == 8
+    assert found["mendstream_labels_wrong_total", "fallback"] == 3
+    assert found["mendstream_label_newest_timestamp_seconds",] == (NOW + 1) / 1e6
+    found = see(given.served("live", 1500, slow=60), at=NOW + 2)  # the row of old versions is gone
+    assert found["mendstream_events_served_total", "fallback"] == 40
+    found = see(given.served("live", 10, config=2), given.served("probe", 99), at=NOW + 3)
+    assert found["mendstream_events_served_total", "live"] == 510
+    assert found["mendstream_label_newest_timestamp_seconds",] == (NOW + 1) / 1e6
+
+
+def test_tasks_show_their_state_and_when_they_were_heard(meter_of, base):
+    meter = meter_of("judge")
+    tasks = (
+        given.task("model/0", 3),
+        given.task("model/1", 0, state=TaskState.DOWN, age_ms=45_000),
+        given.task("decision/0", 0, state=TaskState.UNSEEN),
+    )
+    meter.turn("judge", 0, 0.001, outputs(given.vitals(tasks=tasks, config=7)))
+    found = samples(given.scrape(base + 4))
+    heard = {key[1]: value for key, value in found.items() if key[0].endswith("heartbeat_timestamp_seconds")}
+    assert heard == {"model/0": NOW / 1e6 - 0.01, "model/1": NOW / 1e6 - 45}
+    states = {key[1]: value for key, value in found.items() if key[0] == "mendstream_tasks"}
+    assert states == {"OK": 1, "DOWN": 1, "STUCK": 0, "UNSEEN": 1}
+    assert found["mendstream_config_version",] == 7
+
+
+def test_the_limit_of_drift_stands_beside_the_score(meter_of, base):
+    meter = meter_of("judge")
+    meter.turn("judge", 0, 0.001, outputs(given.vitals(drift=(given.drift("age", 0.1),))))
+    assert samples(given.scrape(base + 4))["mendstream_feature_drift_limit", "age"] == 0.2
+    meter.turn("judge", 0, 0.001, outputs(given.vitals()))
+    assert "mendstream_feature_drift_limit{" not in given.scrape(base + 4)
+
+
+def test_verdicts_tell_which_policies_held_back_and_what_the_budget_has_left(meter_of, base):
+    policy = meter_of("policy")
+    assert "mendstream_action_budget_left NaN" in given.scrape(base + 6)
+    facts = {"house.actions_1h": 28, "house.actions_1h_limit": 30}
+    policy.turn("policy", 0, 0.001, outputs(given.verdict(VerdictKind.APPROVED, policies=("restart",), facts=facts)))
+    found = samples(given.scrape(base + 6))
+    assert found["mendstream_action_budget_left",] == 2
+    assert found["mendstream_guard_rails_total", "restart"] == 0
+    held = [
+        given.verdict(VerdictKind.ESCALATED, policies=("ask-hourly-budget", "mode-ask")),
+        given.verdict(VerdictKind.DENIED, policies=("a-policy-of-the-user",)),
+        given.verdict(VerdictKind.DENIED),
+        given.verdict(VerdictKind.DENIED, facts={"house.actions_1h": 31, "house.actions_1h_limit": 30}),
+    ]
+    policy.turn("policy", 0, 0.001, outputs(*held))
+    found = samples(given.scrape(base + 6))
+    counted = {key[1]: value for key, value in found.items() if key[0] == "mendstream_guard_rails_total" and value}
+    assert counted == {"ask-hourly-budget": 1, "mode-ask": 1, "own": 1, "none": 2}
+    assert found["mendstream_action_budget_left",] == 0
 
 
 def test_alerts_are_counted_when_they_begin_and_verdicts_by_kind(meter_of, base):

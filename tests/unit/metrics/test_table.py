@@ -5,9 +5,12 @@ import re
 import pytest
 
 from mendstream.adapters.metrics import METRICS
-from mendstream.adapters.metrics.table import AGENTS, KNOWN
+from mendstream.adapters.metrics.table import AGENTS, KNOWN, NO_POLICY, OWN_POLICY, POLICIES
+from mendstream.agents.policy import load_policies
+from mendstream.agents.policy.policies import shipped
 
-BASE_UNITS = ("seconds", "records", "ratio", "bytes", "total", "info", "score", "open", "mode")
+BASE_UNITS = ("seconds", "records", "ratio", "bytes", "total", "info", "score", "open", "mode",
+              "left", "limit", "tasks", "version", "waiting", "escalated")  # fmt: skip
 BRIEF = ("events_processed_total", "processing_latency_seconds", "errors_total")
 
 
@@ -52,3 +55,8 @@ def test_every_agent_serves_the_three_names_of_the_brief():
 def test_the_latency_limit_of_the_brief_is_the_edge_of_a_bucket():
     (latency,) = [metric for metric in METRICS if metric.name == "processing_latency_seconds"]
     assert 0.3 in latency.buckets
+
+
+def test_the_policies_that_a_label_may_name_are_the_shipped_ones():
+    assert set(POLICIES) - {OWN_POLICY, NO_POLICY} == set(load_policies(*shipped()).rules)
+    assert not {OWN_POLICY, NO_POLICY} & set(load_policies(*shipped()).rules)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -11,6 +11,7 @@ import structlog
 from mendstream.adapters.metrics.panel import Panel
 from mendstream.adapters.metrics.server import Server
 from mendstream.contracts.agent import Outputs
+from mendstream.contracts.records import Record
 from mendstream.settings.groups import Metrics
 
 _LABELS = {"judge": "monitoring"}
@@ -52,6 +53,10 @@ class Meter:
     def turn(self, agent: str, rows: int, seconds: float, outputs: Outputs) -> None:
         """One committed turn: how many rows came in, how long the step took, what it put out."""
         self._panels[agent].turn(rows, seconds, outputs)
+
+    def recall(self, agent: str, records: Iterable[Record]) -> None:
+        """What an earlier process of this agent put out, oldest first, before the first turn of this one."""
+        self._panels[agent].recall(records)
 
     def close(self) -> None:
         self._server.close()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from mendstream.adapters.metrics.table import FEATURES_MAX, KNOWN, Collectors
+from mendstream.adapters.metrics.incidents import IncidentWatcher
+from mendstream.adapters.metrics.table import FEATURES_MAX, KNOWN, NO_POLICY, OWN_POLICY, POLICIES, Collectors
 from mendstream.contracts.agent import Outputs
 from mendstream.contracts.knobs import Mode
-from mendstream.contracts.records import Alert, AlertState, IncidentStep, Record, Status, Verdict, Vitals
-
-_ACTIONS_MAX = 1000
-"""Newest actions among which a row that is written again is known."""
+from mendstream.contracts.records import (
+    Alert,
+    AlertState,
+    IncidentStep,
+    Record,
+    Served,
+    TaskState,
+    TaskVital,
+    Verdict,
+    VerdictKind,
+    Vitals,
+)
 
 
 class Panel:
@@ -31,6 +39,12 @@ class Panel:
         build = {label: KNOWN[label][0] for label in ("version", "python")}
         collectors.get("mendstream_build_info", Gauge).labels(**build).set(1)
         self._see = _watchers(agent, collectors)
+
+    def recall(self, records: Iterable[Record]) -> None:
+        """What an earlier process put out, oldest first: shown where it still holds, and counted by nobody again."""
+        see = self._see.get(IncidentStep)
+        if isinstance(see, IncidentWatcher):
+            see.recall(record for record in records if isinstance(record, IncidentStep))
 
     def turn(self, rows: int, seconds: float, outputs: Outputs) -> None:
         self._seconds(seconds)
@@ -52,10 +66,9 @@ def _watchers(agent: str, collectors: Collectors) -> dict[type[Record], Callable
             alerts = collectors.get("mendstream_alerts_total", Counter)
             return {Vitals: _VitalsWatcher(collectors), Alert: lambda alert: _count_alert(alerts, alert)}
         case "healing":
-            return {IncidentStep: _IncidentWatcher(collectors)}
+            return {IncidentStep: IncidentWatcher(collectors)}
         case "policy":
-            verdicts = collectors.get("mendstream_verdicts_total", Counter)
-            return {Verdict: lambda verdict: verdicts.labels(verdict.verdict).inc()}
+            return {Verdict: _VerdictWatcher(collectors)}
         case _:
             return {}
 
@@ -65,6 +78,23 @@ def _count_alert(alerts: Counter, alert: Alert) -> None:
         alerts.labels(alert.kind).inc()
 
 
+class _VerdictWatcher:
+    def __init__(self, collectors: Collectors) -> None:
+        self._verdicts = collectors.get("mendstream_verdicts_total", Counter)
+        self._guards = collectors.get("mendstream_guard_rails_total", Counter)
+        self._left = collectors.get("mendstream_action_budget_left", Gauge)
+        self._left.set(math.nan)
+
+    def __call__(self, verdict: Verdict) -> None:
+        self._verdicts.labels(verdict.verdict).inc()
+        if verdict.verdict is not VerdictKind.APPROVED:
+            for policy in verdict.policies or (NO_POLICY,):
+                self._guards.labels(policy if policy in POLICIES else OWN_POLICY).inc()
+        done, limit = verdict.facts.get("house.actions_1h"), verdict.facts.get("house.actions_1h_limit")
+        if isinstance(done, int) and isinstance(limit, int):
+            self._left.set(max(0, limit - done))
+
+
 class _VitalsWatcher:
     def __init__(self, collectors: Collectors) -> None:
         latency = collectors.get("mendstream_event_latency_seconds", Gauge)
@@ -72,17 +102,65 @@ class _VitalsWatcher:
         self._p50.set(math.nan)
         self._p95.set(math.nan)
         self._mode = collectors.get("mendstream_mode", Gauge)
+        self._config = collectors.get("mendstream_config_version", Gauge)
+        self._served = _ServedCounter(collectors)
+        self._heard = _Newest(collectors.get("mendstream_stage_last_heartbeat_timestamp_seconds", Gauge))
+        states = collectors.get("mendstream_tasks", Gauge)
+        self._states = {state: states.labels(state) for state in TaskState}
         self._lag = _Newest(collectors.get("mendstream_consumer_lag_records", Gauge))
         self._drift = _Newest(collectors.get("mendstream_feature_drift_score", Gauge))
+        self._limit = _Newest(collectors.get("mendstream_feature_drift_limit", Gauge))
         self._accuracy = _Newest(collectors.get("mendstream_model_accuracy_ratio", Gauge))
 
     def __call__(self, vitals: Vitals) -> None:
         self._p50.set(vitals.p50_ms / 1e3 if vitals.n else math.nan)
         self._p95.set(vitals.p95_ms / 1e3 if vitals.n else math.nan)
         self._mode.set(vitals.mode == Mode.SAFE_MODE)
-        self._lag.show({task.task: task.backlog for task in vitals.tasks})
+        self._config.set(vitals.config)
+        self._served.count(vitals.served, vitals.at_us / 1e6)
+        self._show_tasks(vitals.tasks, vitals.at_us)
         self._accuracy.show({} if vitals.accuracy is None else {vitals.model: vitals.accuracy})
-        self._drift.show({row.feature: row.psi for row in vitals.drift[:FEATURES_MAX]})
+        drift = vitals.drift[:FEATURES_MAX]
+        self._drift.show({row.feature: row.psi for row in drift})
+        self._limit.show({row.feature: row.limit for row in drift})
+
+    def _show_tasks(self, tasks: Iterable[TaskVital], at_us: int) -> None:
+        seen = [task for task in tasks if task.state is not TaskState.UNSEEN]
+        self._lag.show({task.task: task.backlog for task in seen})
+        self._heard.show({task.task: at_us / 1e6 - task.pulse_age_ms / 1e3 for task in seen})
+        for state, shown in self._states.items():
+            shown.set(sum(task.state is state for task in tasks))
+
+
+class _ServedCounter:
+    """Totals since the log began come in; what has been added since the last look is counted."""
+
+    def __init__(self, collectors: Collectors) -> None:
+        names = ("events_served", "events_slow", "labels", "labels_wrong")
+        self._counters = [collectors.get(f"mendstream_{name}_total", Counter) for name in names]
+        self._newest_label = collectors.get("mendstream_label_newest_timestamp_seconds", Gauge)
+        self._newest_label.set(math.nan)
+        self._last: dict[tuple[str, str, int, str], tuple[int, int, int, int]] | None = None
+
+    def count(self, rows: Iterable[Served], at_s: float) -> None:
+        now = {
+            (row.task, row.model, row.config, row.arm): (row.n, row.slow, row.labels, row.errors)
+            for row in rows
+            if row.arm in KNOWN["arm"]
+        }
+        # What the log holds from before this process began is no news of now.
+        before = now if self._last is None else self._last
+        self._last = now
+        for key, totals in now.items():
+            held = before.get(key)
+            if totals == held:
+                continue
+            added = [new - old for new, old in zip(totals, held or (0, 0, 0, 0), strict=True)]
+            for counter, more in zip(self._counters, added, strict=True):
+                if more > 0:
+                    counter.labels(key[3]).inc(more)
+            if added[2] > 0:
+                self._newest_label.set(at_s)
 
 
 class _Newest:
@@ -101,34 +179,3 @@ class _Newest:
             if child is None:
                 child = self._children[label] = self._gauge.labels(label)
             child.set(value)
-
-
-class _IncidentWatcher:
-    def __init__(self, collectors: Collectors) -> None:
-        self._opened = collectors.get("mendstream_incidents_total", Counter)
-        self._open_now = collectors.get("mendstream_incidents_open", Gauge)
-        self._resolution = collectors.get("mendstream_incident_resolution_seconds", Histogram)
-        self._actions = collectors.get("mendstream_actions_total", Counter)
-        self._open: set[str] = set()
-        self._counted: deque[str] = deque(maxlen=_ACTIONS_MAX)
-
-    def __call__(self, step: IncidentStep) -> None:
-        head = step.incident
-        if step.step == "detection":
-            self._opened.labels(head.type).inc()
-        if head.status in (Status.RESOLVED, Status.FAILED):
-            self._open.discard(head.incident_id)
-        else:
-            self._open.add(head.incident_id)
-        self._open_now.set(len(self._open))
-        # The memory is written once, when the incident has ended; a way back from SAFE_MODE repeats RESOLVED after it.
-        if step.memory is not None and step.memory.mttr_seconds is not None:
-            self._resolution.labels(head.type).observe(step.memory.mttr_seconds)
-        self._count_action(step)
-
-    def _count_action(self, step: IncidentStep) -> None:
-        row = step.action
-        if row is None or row.result is None or row.action_id in self._counted:
-            return
-        self._counted.append(row.action_id)
-        self._actions.labels((row.approved_action or row.proposed_action).kind, row.result).inc()

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.metrics import MetricWrapperBase
 
 from mendstream import __version__
-from mendstream.contracts.records import ActionKind, AlertKind, VerdictKind
+from mendstream.contracts.records import ActionKind, AlertKind, Status, TaskState, VerdictKind
 
 AGENTS = ("ingestion", "feature", "model", "decision", "monitoring", "healing", "policy")
 """Who serves metrics, in the order of their ports from 8001; `monitoring` is the judge."""
@@ -25,6 +25,7 @@ STEP_BUCKETS_S = (
 )  # fmt: skip
 """Upper edges; the brief's limit of 0.3 s is one, so that the share beyond it is exact."""
 RESOLUTION_BUCKETS_S = (1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+APPROVAL_BUCKETS_S = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0, 86_400.0)
 FEATURES_MAX = 50
 """Most features whose drift is shown: the pipeline's first ones."""
 
@@ -62,12 +63,44 @@ METRICS: tuple[Metric, ...] = (
         help="From an event's acceptance to its decision, in the newest closed pane of 250 ms; NaN without events.",
     ),
     Metric(
+        name="mendstream_events_served_total", type="counter", labels=("arm",), agents=("monitoring",),
+        help="Events that were decided, by who served them; shadow: that a model beside the live one scored.",
+    ),
+    Metric(
+        name="mendstream_events_slow_total", type="counter", labels=("arm",), agents=("monitoring",),
+        help="Of those, the ones that took longer than slo.latency_ms from acceptance to decision.",
+    ),
+    Metric(
+        name="mendstream_labels_total", type="counter", labels=("arm",), agents=("monitoring",),
+        help="Labels that found their event.",
+    ),
+    Metric(
+        name="mendstream_labels_wrong_total", type="counter", labels=("arm",), agents=("monitoring",),
+        help="Of those, the ones that contradict the prediction.",
+    ),
+    Metric(
+        name="mendstream_label_newest_timestamp_seconds", type="gauge", agents=("monitoring",),
+        help="When a label last found its event (Unix time); NaN until one has.",
+    ),
+    Metric(
+        name="mendstream_stage_last_heartbeat_timestamp_seconds", type="gauge", labels=("task",),
+        agents=("monitoring",), help="When the owner of a pipeline task last gave a sign of life (Unix time).",
+    ),
+    Metric(
+        name="mendstream_tasks", type="gauge", labels=("state",), agents=("monitoring",),
+        help="Pipeline tasks in each state.",
+    ),
+    Metric(
         name="mendstream_consumer_lag_records", type="gauge", labels=("task",), agents=("monitoring",),
         help="Rows that wait at the inputs of a pipeline task.",
     ),
     Metric(
         name="mendstream_mode", type="gauge", agents=("monitoring",),
         help="1 while the pipeline serves in SAFE_MODE, 0 in NORMAL.",
+    ),
+    Metric(
+        name="mendstream_config_version", type="gauge", agents=("monitoring",),
+        help="Version of the live config that served last.",
     ),
     Metric(
         name="mendstream_model_accuracy_ratio", type="gauge", labels=("version",), agents=("monitoring",),
@@ -78,6 +111,10 @@ METRICS: tuple[Metric, ...] = (
         help=f"PSI of a feature's newest window against the live model's reference; the first {FEATURES_MAX} features.",
     ),
     Metric(
+        name="mendstream_feature_drift_limit", type="gauge", labels=("feature",), agents=("monitoring",),
+        help="PSI above which the drift of a feature is an alarm, at the size of its newest window.",
+    ),
+    Metric(
         name="mendstream_alerts_total", type="counter", labels=("kind",), agents=("monitoring",),
         help="Alerts that began to fire.",
     ),
@@ -86,8 +123,36 @@ METRICS: tuple[Metric, ...] = (
         help="Incidents that were opened.",
     ),
     Metric(
-        name="mendstream_incidents_open", type="gauge", agents=("healing",),
-        help="Incidents that have not ended; after a restart of healing, each one from its next step on.",
+        name="mendstream_incidents_repeated_total", type="counter", labels=("type",), agents=("healing",),
+        help="Of those, the ones whose like (type and subject) had ended less than an hour before.",
+    ),
+    Metric(
+        name="mendstream_incidents_ended_total", type="counter", labels=("type", "outcome"), agents=("healing",),
+        help="Incidents that ended. mitigated: a remedy cured it; recovered: by itself; person: a person closed it.",
+    ),
+    Metric(
+        name="mendstream_incidents_open", type="gauge", labels=("status",), agents=("healing",),
+        help="Incidents that have not ended.",
+    ),
+    Metric(
+        name="mendstream_incidents_escalated", type="gauge", agents=("healing",),
+        help="Of those, the ones without a rung left: a person has to close them.",
+    ),
+    Metric(
+        name="mendstream_incident_oldest_timestamp_seconds", type="gauge", agents=("healing",),
+        help="When the oldest open incident was detected (Unix time); NaN while none is open.",
+    ),
+    Metric(
+        name="mendstream_approvals_waiting", type="gauge", agents=("healing",),
+        help="Proposals that wait for a person.",
+    ),
+    Metric(
+        name="mendstream_approval_oldest_timestamp_seconds", type="gauge", agents=("healing",),
+        help="Since when the oldest of them has waited (Unix time); NaN while none waits.",
+    ),
+    Metric(
+        name="mendstream_approval_wait_seconds", type="histogram", agents=("healing",), buckets=APPROVAL_BUCKETS_S,
+        help="From asking a person to the answer or the end of the wait.",
     ),
     Metric(
         name="mendstream_incident_resolution_seconds", type="histogram", labels=("type",), agents=("healing",),
@@ -99,17 +164,43 @@ METRICS: tuple[Metric, ...] = (
         help="Remedies and undos with a result; SUCCESS only if done and verified.",
     ),
     Metric(
+        name="mendstream_undos_total", type="counter", labels=("action", "result"), agents=("healing",),
+        help="Of those, the ones that took a remedy back because it did not help.",
+    ),
+    Metric(
         name="mendstream_verdicts_total", type="counter", labels=("verdict",), agents=("policy",),
         help="Answers of the AGL to proposals.",
     ),
+    Metric(
+        name="mendstream_guard_rails_total", type="counter", labels=("policy",), agents=("policy",),
+        help="Verdicts that did not simply approve, by the policies that decided them.",
+    ),
+    Metric(
+        name="mendstream_action_budget_left", type="gauge", agents=("policy",),
+        help="Remedies that the hour's budget still allowed at the newest verdict; NaN before the first.",
+    ),
 )  # fmt: skip
+
+OWN_POLICY, NO_POLICY = "own", "none"
+POLICIES = (
+    "ask-blind", "ask-half-sick", "ask-high-impact", "ask-hourly-budget", "hold-of-another", "mode-ask", "mode-observe",
+    "model-bars-another", "model-digest", "model-excluded", "model-moves-threshold", "paused", "promote",
+    "promote-unknown", "restart", "restart-storm", "retrain", "retrain-on-bad-data", "rollback", "rollback-unknown",
+    "safe-mode-off", "safe-mode-on", "shadow", "threshold", "threshold-clamp", "undo", OWN_POLICY, NO_POLICY,
+)  # fmt: skip
+"""The shipped policies; `own`: one of the user's, `none`: nothing permitted it, or the proposal expired."""
 
 KNOWN: dict[str, tuple[str, ...]] = {
     "action": tuple(ActionKind),
+    "arm": ("live", "fallback", "shadow"),
     "kind": tuple(AlertKind),
+    "outcome": ("mitigated", "recovered", "person", "unresolved"),
+    "policy": POLICIES,
     "python": (platform.python_version(),),
     "quantile": ("0.5", "0.95"),
     "result": ("SUCCESS", "FAIL"),
+    "state": tuple(TaskState),
+    "status": (Status.OPEN, Status.MITIGATING),
     "type": tuple(AlertKind),
     "verdict": tuple(VerdictKind),
     "version": (__version__,),
