@@ -3,7 +3,7 @@
 Cheap to import: nothing here needs numpy or Arrow. `LiveConfig` (what healing may turn) is another thing.
 """
 
-from mendstream.settings.backends import mlflow_uri, models_dir, require_built, store_url
+from mendstream.settings.backends import mlflow_uri, models_dir, store_url
 from mendstream.settings.fields import FIELD_OF, FIELDS, Field
 from mendstream.settings.groups import Settings
 from mendstream.settings.load import DOTENV, FILE, Loaded, load, to_environment
@@ -21,7 +21,6 @@ __all__ = [
     "load",
     "mlflow_uri",
     "models_dir",
-    "require_built",
     "store_url",
     "to_environment",
 ]

@@ -1,30 +1,20 @@
-"""From settings to backends: which of the selected ones this version has, and where they are."""
+"""From settings to backends: where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
-from mendstream.contracts.errors import NotBuilt
-from mendstream.settings.groups import Settings
+from mendstream.settings.groups import Settings, Store
 from mendstream.settings.secret import with_password
-
-_NOWHERE: Mapping[str, str] = MappingProxyType({})
-
-
-def require_built(settings: Settings, origins: Mapping[str, str] = _NOWHERE) -> None:
-    """Raises NotBuilt if a backend is selected that this version has not; `origins` tell who selected it."""
-    if settings.bus.kind == "kafka":
-        raise _not_built("Kafka", origins.get("bus.kind", "bus.kind"), "--bus lmdb")
-    if settings.store.url.startswith("postgresql"):
-        raise _not_built("PostgreSQL", origins.get("store.url", "store.url"), "--store sqlite")
 
 
 def store_url(settings: Settings) -> str:
     """The store's SQLAlchemy URL, password included: for the library that connects, never for a message."""
-    if settings.store.url:
-        return with_password(settings.store.url, settings.store.password)
+    store = settings.store
+    if store.url.startswith("postgresql"):
+        return with_password(_limited(store), store.password)
+    if store.url:
+        return with_password(store.url, store.password)
     return f"sqlite:///{Path(settings.run.data_dir).absolute() / 'mendstream.db'}"
 
 
@@ -40,8 +30,15 @@ def models_dir(settings: Settings) -> Path:
     return Path(settings.models.dir) if settings.models.dir else Path(settings.run.data_dir) / "models"
 
 
-def _not_built(backend: str, where: str, override: str) -> NotBuilt:
-    return NotBuilt(
-        f"{backend} is selected by {where}, and this version has no {backend} backend",
-        hint=f"unset it, or run with {override}",
-    )
+def _limited(store: Store) -> str:
+    """The URL with the time-outs and the pool's size in its query; what stands there already is not said twice."""
+    limits = {
+        "connect_timeout": store.connect_timeout_s,
+        "statement_timeout": store.statement_timeout_s,
+        "pool_size": store.pool_size,
+        "pool_timeout": store.pool_timeout_s,
+    }
+    head, _, query = store.url.partition("?")
+    given = [part for part in query.split("&") if part]
+    names = {part.partition("=")[0] for part in given}
+    return head + "?" + "&".join(given + [f"{name}={value}" for name, value in limits.items() if name not in names])

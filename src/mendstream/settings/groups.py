@@ -41,7 +41,7 @@ class Bus(Group, frozen=True):
     """The log that everything travels on."""
 
     kind: Annotated[
-        Literal["lmdb", "kafka"], about("lmdb: in the data directory, no server. kafka: not in this version.")
+        Literal["lmdb", "kafka"], about("lmdb: in the data directory, no server. kafka: brokers, for more machines.")
     ] = "lmdb"
     durability: Annotated[
         Literal["power", "process"],
@@ -53,17 +53,41 @@ class Bus(Group, frozen=True):
     ] = 200_000
     max_batch_rows: Annotated[int, about("Most rows that one turn reads.", "rows", ge=1, le=100_000)] = 2000
     bootstrap_servers: Annotated[str, about("Kafka brokers, for bus.kind = kafka.", "host:port,...")] = ""
+    client: Annotated[
+        dict[str, str],
+        about("Settings of librdkafka, as for TLS and SASL. Secrets as `env:NAME` or `file:PATH`.", "name = value"),
+    ] = {}
+    replication: Annotated[
+        int, about("Copies of each Kafka topic that is made; -1: the brokers' default.", "brokers", ge=-1, le=16)
+    ] = -1
+    min_insync_replicas: Annotated[
+        int,
+        about("Copies of a turn that Kafka must have before it counts as done.", "brokers", ge=1, le=16),
+    ] = 1
 
 
 class Store(Group, frozen=True):
     """The SQL projection of incidents, actions, config history and memory."""
 
     url: Annotated[
-        str, about("sqlite:///FILE; empty: SQLite in the data directory. postgresql://...: not in this version.", "URL")
+        str, about("sqlite:///FILE or postgresql://USER@HOST:PORT/NAME; empty: SQLite in the data directory.", "URL")
     ] = ""
     password: Annotated[Secret, about("Password for store.url; one inside the URL is taken out and kept here.")] = (
         Secret()
     )
+    connect_timeout_s: Annotated[
+        int, about("PostgreSQL: how long a connection may take to be made.", "s", ge=2, le=600)
+    ] = 5  # fmt: skip
+    statement_timeout_s: Annotated[
+        int,
+        about("PostgreSQL: a statement that takes longer is ended; migrations may take longer.", "s", ge=1, le=3600),
+    ] = 10
+    pool_size: Annotated[
+        int, about("PostgreSQL: connections that one process opens at most.", "connections", ge=1, le=100)
+    ] = 4  # fmt: skip
+    pool_timeout_s: Annotated[
+        int, about("PostgreSQL: how long to wait for a free one of them.", "s", ge=1, le=600)
+    ] = 5  # fmt: skip
 
 
 class Ingestion(Group, frozen=True):

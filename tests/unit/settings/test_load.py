@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mendstream.contracts.errors import CouldNot, NotBuilt, SettingsError
-from mendstream.settings import FIELDS, Secret, Settings, load, mlflow_uri, require_built, store_url, to_environment
+from mendstream.contracts.errors import CouldNot, SettingsError
+from mendstream.settings import FIELDS, Secret, Settings, load, mlflow_uri, store_url, to_environment
 from mendstream.settings.fields import GROUP_DOCS
 from mendstream.settings.load import value_of
 
@@ -167,7 +167,9 @@ def test_the_briefs_names_select_their_backends_from_the_environment_and_from_do
         assert loaded.settings.bus.bootstrap_servers == "localhost:29092"
         assert loaded.settings.store.url == "postgresql://agentic_user@localhost:5432/agentic_db"
         assert loaded.settings.store.password.reveal() == "canary-7f3a"
-        assert store_url(loaded.settings) == "postgresql://agentic_user:canary-7f3a@localhost:5432/agentic_db"
+        url, _, limits = store_url(loaded.settings).partition("?")
+        assert url == "postgresql://agentic_user:canary-7f3a@localhost:5432/agentic_db"
+        assert limits == "connect_timeout=5&statement_timeout=10&pool_size=4&pool_timeout=5"
         assert mlflow_uri(loaded.settings) == "http://localhost:5000"
 
 
@@ -183,21 +185,28 @@ def test_a_port_of_the_brief_out_of_bounds_is_a_problem():
     assert str(refusal(env={"DB_PORT": "99999"})) == "environment DB_PORT: DB_PORT must be a port: 1 to 65535"
 
 
-def test_an_unbuilt_backend_is_refused_with_the_variable_that_selected_it():
+def test_kafka_is_selected_by_the_briefs_name():
     loaded = load(env={"KAFKA_BOOTSTRAP_SERVERS": "b:1"})
-    with pytest.raises(NotBuilt, match="Kafka is selected by environment KAFKA_BOOTSTRAP_SERVERS") as caught:
-        require_built(loaded.settings, loaded.origins)
-    assert "--bus lmdb" in caught.value.hint
-    written("DB_HOST=h\n", ".env")
-    loaded = load(env={})
-    with pytest.raises(NotBuilt, match=r"PostgreSQL is selected by \.env:1 DB_HOST") as caught:
-        require_built(loaded.settings, loaded.origins)
-    assert "--store sqlite" in caught.value.hint
+    assert (loaded.settings.bus.kind, loaded.settings.bus.bootstrap_servers) == ("kafka", "b:1")
+    assert loaded.origins["bus.kind"] == "environment KAFKA_BOOTSTRAP_SERVERS"
+
+
+@pytest.mark.parametrize(
+    "given", [{"env": {"DB_HOST": "h", "DB_NAME": "d"}}, {"env": {}, "overrides": {"store.url": "postgresql://h/d"}}]
+)
+def test_postgresql_is_selected_by_the_briefs_names_or_by_its_url(given):
+    loaded = load(**given)
+    assert store_url(loaded.settings).startswith("postgresql://h")
+
+
+def test_a_limit_that_stands_in_the_stores_url_is_not_said_twice():
+    given = {"store.url": "postgresql://h/d?pool_size=2&sslmode=require", "store.pool_timeout_s": 9}
+    query = store_url(load(env={}, overrides=given).settings).partition("?")[2]
+    assert query == "pool_size=2&sslmode=require&connect_timeout=5&statement_timeout=10&pool_timeout=9"
 
 
 def test_bus_and_store_of_the_command_line_say_otherwise():
     loaded = load(env=BRIEF, overrides={"bus.kind": "lmdb", "store.url": ""})
-    require_built(loaded.settings, loaded.origins)
     assert store_url(loaded.settings) == f"sqlite:///{Path('.mendstream/mendstream.db').absolute()}"
     assert not loaded.settings.store.password
 

@@ -7,7 +7,6 @@ from contextlib import closing
 
 import pytest
 
-from mendstream.adapters.store.recorder import Recorder
 from mendstream.adapters.store.schema import init_db
 
 
@@ -20,20 +19,6 @@ def path(tmp_path):
 def url(path):
     init_db(f"sqlite:///{path}")
     return f"sqlite:///{path}"
-
-
-@pytest.fixture
-def recorder_of(url):
-    """Makes recorders on the database and closes them."""
-    made = []
-
-    def make(bus):
-        made.append(Recorder(bus, url))
-        return made[-1]
-
-    yield make
-    for recorder in made:
-        recorder.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import sqlite3
 import subprocess
 import sys
@@ -19,9 +18,14 @@ from sqlalchemy import URL
 
 from mendstream.adapters.store import columns, database, schema
 from mendstream.adapters.store.models import Base
-from mendstream.contracts.errors import CouldNot, DataDirError, LogFull, NotBuilt, SettingsError
+from mendstream.contracts.errors import CouldNot, DataDirError, LogFull, SettingsError
 
-OPTIONS = {"render_as_batch": True, "render_item": schema.render_item, "target_metadata": Base.metadata}
+OPTIONS = {
+    "render_as_batch": True,
+    "render_item": schema.render_item,
+    "target_metadata": Base.metadata,
+    "version_table": schema.VERSION_TABLE,
+}
 
 
 def tables(path):
@@ -32,7 +36,7 @@ def tables(path):
 
 def stamp(path, version):
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+        connection.execute("UPDATE mendstream_version SET version_num = ?", (version,))
         connection.commit()
 
 
@@ -75,19 +79,11 @@ def test_upgrade_downgrade_and_upgrade_again(tmp_path):
     schema.upgrade(url)
     first = tables(path)
     schema.downgrade(url, "base")
-    assert set(tables(path)) == {("table", "alembic_version")}
+    assert set(tables(path)) == {("table", "mendstream_version")}
     assert schema.current(url) is None
     schema.init_db(url)
     assert tables(path) == first
     assert schema.current(url) == schema.HEAD
-
-
-def test_init_db_twice_changes_nothing_and_keeps_the_rows(url, path, sql):
-    before = tables(path)
-    sql("INSERT INTO recorder_positions VALUES ('s', 'i', 1, 1, '', '{}')")
-    schema.init_db(url)
-    assert tables(path) == before
-    assert len(sql("SELECT * FROM recorder_positions")) == 1
 
 
 def test_a_current_database_is_recognised_without_sqlalchemy_and_a_new_one_is_made_without_alembic(tmp_path):
@@ -148,15 +144,6 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     assert path.read_text().startswith("this is not")
 
 
-def test_tables_of_another_program_are_not_touched(path):
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE incidents (mine TEXT)")
-        connection.commit()
-    with pytest.raises(DataDirError, match="already exists"):
-        schema.init_db(f"sqlite:///{path}")
-    assert list(tables(path)) == [("table", "incidents")]
-
-
 def test_a_full_disk_is_said_and_nothing_is_half_made(tmp_path, monkeypatch):
     path = tmp_path / "store.db"
     real = database._tame_sqlite
@@ -169,21 +156,6 @@ def test_a_full_disk_is_said_and_nothing_is_half_made(tmp_path, monkeypatch):
     with pytest.raises(LogFull, match="full"):
         schema.init_db(f"sqlite:///{path}")
     assert tables(path) == {}
-
-
-def test_postgresql_without_its_driver_says_what_to_install(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest, **more):
-        if name.startswith("psycopg"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(NotBuilt, match="'psycopg' is not installed") as caught:
-        schema.init_db("postgresql://agentic_user:agentic_pass@localhost:5432/agentic_db")
-    assert "pip install" in caught.value.hint
-    assert "agentic_pass" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,33 +12,30 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
 
 from mendstream.adapters.store.refusals import BUSY_TIMEOUT_MS, refusal
-from mendstream.contracts.errors import CouldNot, NotBuilt, SettingsError
+from mendstream.contracts.errors import CouldNot, NoAnswer, SettingsError
 
-_BACKENDS = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+_BACKENDS = "sqlite:///PATH or postgresql://USER@HOST:PORT/NAME"
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
-_dumps = partial(json.dumps, allow_nan=False, ensure_ascii=False)
+_HOW: dict[str, Any] = {
+    "json_serializer": partial(json.dumps, ensure_ascii=False),
+    "hide_parameters": True,
+}
 
 
-def engine(url: str, *, read_only: bool = False, foreign_keys: bool = True) -> Engine:
-    """An engine for `url`. Nothing is connected yet.
-
-    `foreign_keys=False` is for migrations alone: SQLite alters a table by dropping and copying it.
-    """
+def engine(url: str, *, read_only: bool = False, migrating: bool = False) -> Engine:
+    """An engine for `url`. Nothing is connected yet."""
     parsed = parse(url)
-    try:
-        made = create_engine(parsed, json_serializer=_dumps, hide_parameters=True)
-    except ModuleNotFoundError as error:
-        raise NotBuilt(
-            f"{parsed.drivername}: the package {error.name!r} is not installed",
-            hint="pip install 'psycopg[binary]', or use the default store sqlite:///PATH",
-        ) from error
     if parsed.get_backend_name() == "sqlite":
-        _tame_sqlite(made, read_only=read_only, foreign_keys=foreign_keys)
+        made = create_engine(parsed, **_HOW)
+        _tame_sqlite(made, read_only=read_only, migrating=migrating)
         return made
-    return made.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ") if read_only else made
+    from mendstream.adapters.store import postgres
+
+    return postgres.engine(parsed, read_only=read_only, migrating=migrating, **_HOW)
 
 
 @contextmanager
@@ -63,7 +60,11 @@ def refusing(url: str) -> Iterator[None]:
     except (IntegrityError, DataError):
         raise
     except DBAPIError as error:
-        raise refusal(shown(url), str(error.orig)) from error
+        raise _refusal(url, error) from error
+    except NoneFree as error:
+        raise NoAnswer(
+            f"{shown(url)}: all connections of this process are in use", hint="raise store.pool_size"
+        ) from error
 
 
 def parse(url: str) -> URL:
@@ -76,7 +77,7 @@ def parse(url: str) -> URL:
         raise SettingsError(f"no support for {parsed.drivername!r} as store", hint=f"use {_BACKENDS}")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise SettingsError("a store in memory would be empty for every other process", hint=f"use {_BACKENDS}")
-    return parsed
+    return parsed.set(drivername="postgresql+psycopg") if parsed.get_backend_name() == "postgresql" else parsed
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -87,16 +88,28 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def shown(url: str) -> str:
-    """`url` without its password."""
-    return parse(url).render_as_string(hide_password=True)
+    """`url` as people may see it, and name the store by: its query too can hold secrets."""
+    parsed = parse(url)
+    plain = parsed._replace(drivername=parsed.get_backend_name(), password=None)
+    return plain.difference_update_query(parsed.query).render_as_string()
 
 
-def _tame_sqlite(made: Engine, *, read_only: bool, foreign_keys: bool) -> None:
+def _refusal(url: str, error: DBAPIError) -> CouldNot:
+    said = str(error.orig)
+    if parse(url).get_backend_name() == "sqlite":
+        return refusal(shown(url), said)
+    from mendstream.adapters.store import postgres
+
+    return postgres.refusal(parse(url), shown(url), getattr(error.orig, "sqlstate", None), said)
+
+
+def _tame_sqlite(made: Engine, *, read_only: bool, migrating: bool) -> None:
     @event.listens_for(made, "connect")
     def _connected(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # or the driver would choose where transactions begin
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")  # first: the next ones may have to wait
-        connection.execute(f"PRAGMA foreign_keys = {'on' if foreign_keys else 'off'}")
+        # Off for migrations alone: SQLite alters a table by dropping and copying it.
+        connection.execute(f"PRAGMA foreign_keys = {'off' if migrating else 'on'}")
         if read_only:
             connection.execute("PRAGMA query_only = on")
         else:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Double, ForeignKey, MetaData, String
+from sqlalchemy import BigInteger, Double, ForeignKey, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from mendstream.adapters.store.columns import Json, UtcDateTime, words
+from mendstream.adapters.store.columns import Json, Text, UtcDateTime, words
 from mendstream.contracts.records import AlertKind, Status
 
 INCIDENT_TYPES = tuple(str(kind) for kind in AlertKind)
@@ -32,7 +32,7 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        str: String(),
+        str: Text(),
         int: BigInteger(),
         float: Double(),
         datetime: UtcDateTime(),

@@ -1,25 +1,27 @@
 """The recorder: incident-log and config-updates come in, rows of the four tables go out.
 
 Each pump is one SQL transaction that holds the rows and the position behind them, so a recorder that dies anywhere
-goes on where the rows end. A database that does not answer is asked again: the log has everything, and no other process
-needs the database.
+goes on where the rows end. A database that does not answer is asked again, later and later: the log has everything, and
+no other process needs the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
 import structlog
 from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from mendstream.adapters.store import chain, database, rows
+from mendstream.adapters.store import chain, database, rows, schema
 from mendstream.adapters.store.models import ConfigRow, HealingAction, Incident, MemoryChunk, RecorderPosition
 from mendstream.contracts import records
-from mendstream.contracts.errors import BadRecord, CouldNot, DataDirError, NoAnswer
+from mendstream.contracts.errors import BadRecord, CouldNot, DataDirError, NoAnswer, NotLetIn
 from mendstream.contracts.knobs import Fold, LiveConfig, fold
 from mendstream.contracts.ports import Block, Position
 from mendstream.contracts.records import ConfigChange, IncidentStep
@@ -29,6 +31,12 @@ INCIDENT_LOG = Stream(Topic.INCIDENT_LOG, 0)
 CONFIG_UPDATES = Stream(Topic.CONFIG_UPDATES, 0)
 BATCH_ROWS = 1000
 BATCH_BYTES = MIB
+BACKOFF_S = (0.2, 5.0)
+"""Between two tries while the database does not answer: twice as long each time."""
+LOOK_S = 5.0
+"""How often it is asked where the rows end, also if nothing is new: so that it is away is told before it matters."""
+SLOW_S = 2.0
+"""From here on it is told that the database takes its time."""
 _REBUILD = "`mendstream db upgrade --rebuild`"
 _log = structlog.get_logger("recorder")
 
@@ -54,31 +62,56 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """A sink (see contracts.ports). `schema.init_db(url)` comes first."""
+    """A sink (see contracts.ports). Its first pump makes the database, or brings it to the newest version."""
 
     name = "recorder"
     reads: tuple[Stream, ...] = (INCIDENT_LOG, CONFIG_UPDATES)
 
-    def __init__(self, log: Log, url: str) -> None:
+    def __init__(self, log: Log, url: str, *, stopwatch: Callable[[], float] = time.monotonic) -> None:
+        """`stopwatch`: seconds, to wait by."""
         self._log = log
         self._url = url
+        self._stopwatch = stopwatch
         self._engine = database.engine(url)
         self._marks: dict[Stream, Mark] | None = None
         """As the database has them; None if that is not known."""
-        self._answered = True
+        self._loaded_at = 0.0
+        self._prepared = False
+        self._asked_at: float | None = None
+        """Since when an answer is waited for."""
+        self._again_at = 0.0
+        self._pause_s = BACKOFF_S[0]
+        self._trouble = ""
+
+    @property
+    def waits_for(self) -> str:
+        asked_at = self._asked_at
+        if asked_at is not None and (took := self._stopwatch() - asked_at) > SLOW_S:
+            return f"the database has not answered for {took:.0f} s"
+        return self._trouble
 
     def pump(self) -> bool:
         """Apply at most a batch of each stream; True if there was one, False also if the database did not answer."""
-        try:
-            applied = self.apply()
-        except NoAnswer as error:
-            if self._answered:
-                _log.warning("the database does not answer: asking again", why=str(error), hint=error.hint)
-            self._answered = False
+        self._asked_at = self._stopwatch()
+        if self._trouble and self._asked_at < self._again_at:
+            self._asked_at = None
             return False
-        if not self._answered:
+        if self._asked_at - self._loaded_at >= LOOK_S:
+            self._marks = None
+        try:
+            if not self._prepared:
+                self._prepare()
+            applied = self.apply()
+        except (NoAnswer, NotLetIn) as error:
+            if isinstance(error, NotLetIn) and not self._prepared:
+                raise  # whoever starts the house with a wrong password is there to mend it
+            self._put_off(error)
+            return False
+        finally:
+            self._asked_at = None
+        if self._trouble:
             _log.warning("the database answers again")
-        self._answered = True
+        self._trouble, self._pause_s, self._prepared = "", BACKOFF_S[0], True
         return applied
 
     def apply(self) -> bool:
@@ -102,11 +135,22 @@ class Recorder:
         """Empty the projection; the pumps after it fill it again from the log's first record."""
         self._marks = None
         with self._transaction() as session:
-            for table in (MemoryChunk, HealingAction, ConfigRow, Incident, RecorderPosition):
+            # The positions first: who holds them keeps every other recorder out.
+            for table in (RecorderPosition, MemoryChunk, HealingAction, ConfigRow, Incident):
                 session.execute(delete(table))
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _prepare(self) -> None:
+        schema.init_db(self._url)
+
+    def _put_off(self, error: CouldNot) -> None:
+        if not self._trouble:
+            _log.warning("the database does not answer: asking again", why=str(error), hint=error.hint)
+        self._trouble = str(error)
+        self._again_at = self._stopwatch() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, BACKOFF_S[1])
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
@@ -119,19 +163,25 @@ class Recorder:
     def _load(self) -> dict[Stream, Mark]:
         """The database's marks, new ones for a new database; raises CouldNot if they are of another log."""
         incarnation = self._log.incarnation
-        with self._transaction() as session:
-            for stream in self.reads:
-                if _hold(session, stream) is None:
-                    session.add(_row(stream, Mark(incarnation=incarnation)))
-            marks = {stream: _mark(session.get_one(RecorderPosition, str(stream))) for stream in self.reads}
+        try:
+            marks = self._found_or_made(incarnation)
+        except IntegrityError:
+            marks = self._found_or_made(incarnation)  # another recorder made them at the same moment
         others = {mark.incarnation for mark in marks.values()} - {incarnation}
         if others:
             raise CouldNot(
                 f"{database.shown(self._url)} was filled from log {others.pop()}, and this log is {incarnation}",
                 hint=f"run {_REBUILD}: it fills the tables again from this log",
             )
-        self._marks = marks
+        self._marks, self._loaded_at = marks, self._stopwatch()
         return marks
+
+    def _found_or_made(self, incarnation: str) -> dict[Stream, Mark]:
+        with self._transaction() as session:
+            for stream in self.reads:
+                if _hold(session, stream) is None:
+                    session.add(_row(stream, Mark(incarnation=incarnation)))
+            return {stream: _mark(session.get_one(RecorderPosition, str(stream))) for stream in self.reads}
 
 
 def _hold(session: Session, stream: Stream) -> RecorderPosition | None:

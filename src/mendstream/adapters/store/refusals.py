@@ -1,4 +1,4 @@
-"""A database's own words become an error that says what to do. No SQLAlchemy here: the fast start uses it too."""
+"""SQLite's own words become an error that says what to do. No SQLAlchemy here: the fast start uses it too."""
 
 from __future__ import annotations
 
@@ -19,24 +19,19 @@ _HINTS: tuple[tuple[str, type[CouldNot], str], ...] = (
     ("database is locked", NoAnswer, "another process is writing for long: stop it, then try again"),
     ("is full", LogFull, "make room on the disk and start again; nothing is lost, the log has everything"),
     ("no such table", CouldNot, "run `mendstream db upgrade`"),
-    ("does not exist", CouldNot, "check the store's URL; if only tables are missing, run `mendstream db upgrade`"),
 )
-_UNREACHABLE = "is the server running, and are host, port, name and password in the store's URL right?"
 
 
 def refusal(url: str, said: str) -> CouldNot:
-    """The error for what the database `said`; `url` is shown, so it must hold no password."""
+    """The error for what SQLite `said`."""
     said = " ".join(said.split())
     if "disk I/O error" in said and _no_room(url):  # SQLite says so of the files beside the database
         said = "database or disk is full"
     for word, kind, hint in _HINTS:
         if word in said:
             return kind(f"{url}: {said}", hint=hint)
-    if url.startswith("sqlite"):
-        return CouldNot(f"{url}: {said}")
-    return NoAnswer(f"{url}: {said}", hint=_UNREACHABLE)
+    return CouldNot(f"{url}: {said}")
 
 
 def _no_room(url: str) -> bool:
-    backend, _, path = url.partition(":///")
-    return backend.startswith("sqlite") and hardly_any(Path(path).parent)
+    return hardly_any(Path(url.partition(":///")[2]).parent)

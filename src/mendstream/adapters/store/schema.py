@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 HEAD = "0001"
 """The newest revision under migrations/versions."""
-VERSION_TABLE = "alembic_version"
+VERSION_TABLE = "mendstream_version"
+"""Not Alembic's usual name: MLflow has that one, and may be in the same database."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _READ_VERSION = f"SELECT version_num FROM {VERSION_TABLE}"
 # As Alembic writes it, so that both ways to a new database end in the same place.
@@ -125,7 +126,7 @@ def _migrating(url: str) -> Iterator[Config]:
     """Alembic's settings on one open transaction: all migrations of a run, or none."""
     from mendstream.adapters.store import database
 
-    engine = database.engine(url, foreign_keys=False)
+    engine = database.engine(url, migrating=True)
     try:
         with database.refusing(url), engine.begin() as connection:
             config = _config(connection)
@@ -168,10 +169,12 @@ def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """How a new migration spells our column types. Alembic would write JSONB(astext_type=Text()) and not import it."""
     from sqlalchemy import Enum
 
-    from mendstream.adapters.store.columns import Json, UtcDateTime
+    from mendstream.adapters.store.columns import Json, Text, UtcDateTime
 
     if kind != "type":
         return False
     if isinstance(item, Json | UtcDateTime):
         return f"columns.{type(item).__name__}()"
+    if isinstance(item, Text):
+        return "sa.String()"
     return f"sa.String(length={item.length})" if isinstance(item, Enum) else False
