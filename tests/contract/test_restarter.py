@@ -153,7 +153,7 @@ def test_kill_works_on_a_process_that_is_stopped(world):
 
 def test_a_process_that_is_asked_to_stop_ends_well(world):
     world.restarter.start(MODEL)
-    until(lambda: world.restarter.beat_us(MODEL))
+    until(lambda: world.restarter.life_sign(MODEL).at_us)
     world.restarter.stop(MODEL)
     assert ends(world)[0].code == 0
 
@@ -196,21 +196,29 @@ def test_an_end_wakes_who_waits(world):
 
 
 def test_a_sign_of_life_is_seen(world):
-    assert world.restarter.beat_us(MODEL) == 0
+    assert world.restarter.life_sign(MODEL).at_us == 0
     before = world.clock.now_us()
     world.restarter.start(MODEL)
-    at = until(lambda: world.restarter.beat_us(MODEL))
+    at = until(lambda: world.restarter.life_sign(MODEL).at_us)
     assert before <= at <= world.clock.now_us()
-    assert world.restarter.beat_us(JUDGE) == 0
+    assert world.restarter.life_sign(JUDGE).at_us == 0
+
+
+def test_a_sign_of_life_tells_since_when_the_process_is_in_its_turn(world):
+    before = world.clock.now_us()
+    world.restarter.start(MODEL)
+    at = until(lambda: world.restarter.life_sign(MODEL).turn_us)
+    assert before <= at <= world.restarter.life_sign(MODEL).at_us
+    assert world.restarter.life_sign(JUDGE).turn_us == 0
 
 
 def test_the_last_sign_of_life_stays_over_the_next_start(world):
     world.restarter.start(MODEL)
-    at = until(lambda: world.restarter.beat_us(MODEL))
+    at = until(lambda: world.restarter.life_sign(MODEL).at_us)
     world.end(MODEL, 1)
     ends(world)
     world.freeze(world.restarter.start(MODEL).pid)
-    assert world.restarter.beat_us(MODEL) >= at
+    assert world.restarter.life_sign(MODEL).at_us >= at
 
 
 def test_why_a_process_could_not_go_on_is_read_once(world):

@@ -18,7 +18,8 @@ def obedient(environment: dict[str, str], place: Place, generation: int, lifelin
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     root = Path(environment["root"])
     orders = os.open(_path(root, place.process), os.O_RDWR)
-    Beat(root / "run" / f"beat-{place.process}").beat(WallClock().now_us())
+    now_us = WallClock().now_us()
+    Beat(root / "run" / f"beat-{place.process}").beat(now_us, now_us)
     ready = wait([lifeline, orders])
     sys.exit(1 if lifeline in ready else int(os.read(orders, 16)))
 

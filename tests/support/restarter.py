@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.clock import ManualClock
 
-from mendstream.contracts.ports import Ended, Started
+from mendstream.contracts.ports import Ended, LifeSign, Started
 
 
 class FakeRestarter:
@@ -15,10 +15,14 @@ class FakeRestarter:
         self._pids = 100
         self._generations: dict[str, int] = {}
         self._ends: list[Ended] = []
-        self._beats: dict[str, int] = {}
+        self._signs: dict[str, LifeSign] = {}
         self.alive: dict[str, Started] = {}
         self.silent: set[str] = set()
         """Processes that give no sign of life."""
+        self.hung: set[str] = set()
+        """Processes that do, but do not come to the end of their turn."""
+        self.late_us: dict[str, int] = {}
+        """Process -> how much time lies between its signs of life, where that is more than a look."""
         self.stubborn = False
         """Whether they go on when they are asked to stop."""
         self.killed: list[str] = []
@@ -55,12 +59,17 @@ class FakeRestarter:
             self._clock.advance(s=timeout_s)
         for process in self.alive:
             if process not in self.silent:
-                self._beats[process] = self._clock.now_us()
+                self._beat(process, self._clock.now_us())
         found, self._ends = self._ends, []
         return found
 
-    def beat_us(self, process: str) -> int:
-        return self._beats.get(process, 0)
+    def _beat(self, process: str, now_us: int) -> None:
+        held = self._signs.get(process, LifeSign(0, 0))
+        if process not in self.late_us or now_us - held.at_us >= self.late_us[process]:
+            self._signs[process] = LifeSign(now_us, held.turn_us if process in self.hung else now_us)
+
+    def life_sign(self, process: str) -> LifeSign:
+        return self._signs.get(process, LifeSign(0, 0))
 
     def failure(self, process: str) -> tuple[str, str] | None:
         return self.words.pop(process, None)

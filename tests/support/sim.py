@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tests.support.log import INCARNATION
 
 from mendstream.contracts.errors import CouldNot
-from mendstream.contracts.ports import Clock
+from mendstream.contracts.ports import Clock, LifeSign
 from mendstream.contracts.topics import Wing
 from mendstream.simulation.bus import SimBus
 from mendstream.simulation.data import Tape
@@ -77,7 +77,7 @@ class SimBusWorld:
         caller = Caller(self._machine, "test-0")
         caller.process.writer = Writer("test-0", 1, self._clock.now_us)
         bus = SimBus(self._machine.log, wing, caller.process)
-        opened = caller.around(bus, "bounds", "read", "position", "claim", "commit", "publish")
+        opened = caller.around(bus, "bounds", "waiting", "since", "read", "position", "claim", "commit", "publish")
         listen = bus.listen
         opened.listen = lambda name, streams: caller.around(caller.call(lambda: listen(name, streams)), "wait")
         return opened
@@ -122,11 +122,11 @@ class SimRestarterWorld:
         caller = Caller(self._machine, SUPERVISOR)
         bell = caller.process.bell([COMMANDS])
         restarter = SimRestarter(self._machine, caller.process, bell)
-        opened = caller.around(restarter, "start", "stop", "kill", "wait", "beat_us", "failure")
+        opened = caller.around(restarter, "start", "stop", "kill", "wait", "life_sign", "failure")
 
-        def beat_us(process: str) -> int:
+        def life_sign(process: str) -> LifeSign:
             caller.call(lambda: caller.process.pass_time(LOOK_US))
-            return restarter.beat_us(process)
+            return restarter.life_sign(process)
 
-        opened.beat_us = beat_us
+        opened.life_sign = life_sign
         return opened

@@ -165,7 +165,7 @@ class _Look:
         for file in self._root.glob("*.db"):
             try:
                 with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
-                    rows = store.execute("select version_num from alembic_version").fetchall()
+                    rows = store.execute("select version_num from mendstream_version").fetchall()
                     count = store.execute("select count(*) from sqlite_master where name = 'incidents'").fetchone()
             except sqlite3.Error:
                 continue  # not there yet, or in the middle of its migration

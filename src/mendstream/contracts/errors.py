@@ -6,9 +6,9 @@ MendstreamError            what failed; its `hint` says what to do
 ├── CouldNot               the world refused: a port, a file, a lock, a backend (exit code 3)
 │   ├── DataDirError       the data directory is of another version, in use, read-only or torn
 │   ├── LogFull            disk or map full: nothing was lost; make room and start again
-│   ├── NoAnswer           a database does not answer now: ask again
-│   ├── ModelError         a model file is missing, corrupt, or wants other inputs
-│   └── NotBuilt           the backend exists in the plan, not in this version
+│   ├── NoAnswer           a server does not answer now: ask again
+│   ├── NotLetIn           a database does not let us in: user, password, database or rights are wrong
+│   └── ModelError         a model file is missing, corrupt, or wants other inputs
 ├── Fenced                 another owner has this task: the process must stop, its turn is void
 ├── Conflict               the log moved under a fused turn: poll again
 ├── CommitUnknown          nobody knows whether a turn was committed: claim again, and go on from what the log has
@@ -48,15 +48,15 @@ class LogFull(CouldNot):
 
 
 class NoAnswer(CouldNot):
-    """A database does not answer now, and nothing was changed: ask again."""
+    """A server does not answer now, and nothing was changed: ask again."""
+
+
+class NotLetIn(CouldNot):
+    """A database refuses our user, password or rights, or there is no such database: mend what is named."""
 
 
 class ModelError(CouldNot):
     """A model file is missing, corrupt, or wants other inputs than the pipeline's features."""
-
-
-class NotBuilt(CouldNot):
-    """The backend exists in the plan but not in this version."""
 
 
 class Fenced(MendstreamError):

@@ -13,7 +13,7 @@ class Phase(StrEnum):
     LOGGED = "LOGGED"
     PLANNED = "PLANNED"  # a rung is chosen, its next action proposed; waits for the verdict
     ASKED = "ASKED"  # escalated: waits for a person's verdict on the proposal
-    APPROVED = "APPROVED"
+    APPROVED = "APPROVED"  # for a moment: what is approved is put out in the same turn
     EXECUTING = "EXECUTING"  # intent is durable; waits for the target's answer or the config's fold
     VERIFYING = "VERIFYING"
     UNDOING = "UNDOING"  # an undo was put out; waits for its own proof
@@ -27,11 +27,11 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.LOGGED: frozenset({Phase.PLANNED, Phase.ESCALATED, Phase.RESOLVED, Phase.FAILED}),
     Phase.PLANNED: frozenset({Phase.APPROVED, Phase.ASKED, Phase.LOGGED, Phase.UNDOING, Phase.RESOLVED, Phase.FAILED}),
     Phase.ASKED: frozenset({Phase.APPROVED, Phase.LOGGED, Phase.UNDOING, Phase.RESOLVED, Phase.FAILED}),
-    Phase.APPROVED: frozenset({Phase.EXECUTING, Phase.LOGGED, Phase.FAILED}),
+    Phase.APPROVED: frozenset({Phase.EXECUTING}),
     Phase.EXECUTING: frozenset({Phase.VERIFYING, Phase.PLANNED, Phase.UNDOING, Phase.LOGGED, Phase.FAILED}),
     Phase.VERIFYING: frozenset({Phase.RESOLVED, Phase.PLANNED, Phase.UNDOING, Phase.LOGGED, Phase.FAILED}),
     Phase.UNDOING: frozenset({Phase.LOGGED, Phase.ESCALATED, Phase.FAILED}),
-    Phase.ESCALATED: frozenset({Phase.RESOLVED, Phase.FAILED, Phase.PLANNED}),
+    Phase.ESCALATED: frozenset({Phase.RESOLVED, Phase.FAILED}),
     Phase.RESOLVED: frozenset(),
     Phase.FAILED: frozenset(),
 }

@@ -106,8 +106,14 @@ class Bus(Protocol):
     def bounds(self, stream: Stream) -> tuple[Position, Position]:
         """(first row that is kept, end)."""
 
+    def waiting(self, stream: Stream, position: Position) -> int:
+        """Rows from `position` on. Exact at 0; a server may know a larger number only about."""
+
+    def since(self, stream: Stream, at_us: int) -> Position:
+        """Where the first block lies that was appended at `at_us` or later; the end if none was."""
+
     def position(self, task: TaskId, stream: Stream) -> Position | None:
-        """How far `task` has committed; None if it was never claimed."""
+        """How far `task` has committed, as far as is known by now; None if it was never claimed."""
 
     def commit(self, commits: Sequence[TaskCommit]) -> Mapping[Stream, Position]:
         """All or nothing; returns the new ends of the streams written. Raises Fenced, Conflict or LogFull."""
@@ -168,6 +174,10 @@ class Sink(Protocol):
     def name(self) -> str: ...
     @property
     def reads(self) -> tuple[Stream, ...]: ...
+    @property
+    def waits_for(self) -> str:
+        """What keeps it from its work, for people; empty if nothing does. Any thread may ask."""
+
     def pump(self) -> bool:
         """Do what is due; True if something was."""
 
@@ -191,6 +201,15 @@ class Ended(NamedTuple):
     """Exit code; minus the signal's number if a signal ended it."""
 
 
+class LifeSign(NamedTuple):
+    """The newest sign of life of a process, by the house's clock."""
+
+    at_us: int
+    """When it was given, in this or an earlier life; 0: never."""
+    turn_us: int
+    """When its work began the turn that it is in or waits after; 0: it has not come to one."""
+
+
 class Restarter(Protocol):
     """Starts and ends the processes of a house; each has at most one life at a time."""
 
@@ -206,8 +225,7 @@ class Restarter(Protocol):
     def wait(self, timeout_s: float) -> list[Ended]:
         """Sleep until a process ends, a command arrives or time is up; the ends since the last call, each once."""
 
-    def beat_us(self, process: str) -> int:
-        """When it last gave a sign of life, in this or an earlier life; 0 if never."""
+    def life_sign(self, process: str) -> LifeSign: ...
 
     def failure(self, process: str) -> tuple[str, str] | None:
         """(message, hint): why it could not go on, as it has left it; taken away. None if it has left nothing."""

@@ -110,6 +110,8 @@ class Pulse(Record, frozen=True, tag="pulse"):
     at_us: int
     rss_mb: float
     tasks: tuple[TaskPulse, ...] = ()
+    waits_for: str = ""
+    """What a sink waits for, for people: a server that does not answer. Empty if it can work."""
 
 
 class Exit(Record, frozen=True, tag="exit"):

@@ -135,11 +135,10 @@ class Parts:
         watched = [(TaskId(following[0], p), Stream(following[1], p)) for p in places]
 
         def pressed() -> bool:
-            for task, stream in watched:
-                first, end = self.bus.bounds(stream)
-                if end - (self.bus.position(task, stream) or first) > self.settings.bus.max_backlog:
-                    return True
-            return False
+            return any(
+                self.bus.waiting(stream, self.bus.position(task, stream) or 0) > self.settings.bus.max_backlog
+                for task, stream in watched
+            )
 
         return pressed
 

@@ -9,28 +9,68 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mendstream.adapters.bus import boot
 from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.adapters.room import told
+from mendstream.contracts.errors import SettingsError
 from mendstream.contracts.knobs import LiveConfig, fold
 from mendstream.contracts.ports import Block, Bus, Out, Position
 from mendstream.contracts.records import ConfigChange, decode_each, encode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic, Wing
 from mendstream.runtime.clock import HouseClock, set_clock
-from mendstream.settings import Settings, models_dir, require_built
+from mendstream.settings import Settings, models_dir
+
+if TYPE_CHECKING:  # the client of a broker is imported by who has one
+    from mendstream.adapters.bus.kafka.client import Cluster
 
 
 def data_dir(settings: Settings) -> Path:
     return Path(settings.run.data_dir).absolute()
 
 
-def open_bus(settings: Settings, wing: str | Wing = Wing.CONTROL, *, readonly: bool = False) -> LmdbBus:
-    """The bus of a data directory that exists; raises CouldNot if there is none."""
-    require_built(settings)
+class HouseBus(Bus, Protocol):
+    """The bus as a house opens it."""
+
+    def ring(self, stream: Stream) -> None:
+        """Wake who listens to `stream` on this machine, for what grows outside the log: a source's spool."""
+
+    def sync(self) -> None:
+        """Bring what was committed to the disk, whatever the durability."""
+
+
+def embedded(settings: Settings) -> bool:
+    """Whether the log is in the data directory."""
+    return settings.bus.kind == "lmdb"
+
+
+def cluster_of(settings: Settings) -> Cluster:
+    """The brokers that the settings name; raises SettingsError if they name none."""
+    from mendstream.adapters.bus.kafka.client import Cluster
+
+    bus = settings.bus
+    if not bus.bootstrap_servers:
+        raise SettingsError("bus.kind = kafka, and no broker is named", hint="run with --bus kafka://HOST:PORT")
+    return Cluster(
+        bus.bootstrap_servers, settings.run.namespace, bus.client, bus.replication, bus.min_insync_replicas
+    )  # fmt: skip
+
+
+def open_bus(
+    settings: Settings, wing: str | Wing = Wing.CONTROL, *, readonly: bool = False, chain: Sequence[str] = ()
+) -> HouseBus:
+    """The bus of a house that is ready; raises CouldNot if there is none. `chain`: the stages of a fused process."""
+    if not embedded(settings):
+        from mendstream.adapters.bus.kafka.kafka_bus import KafkaBus
+
+        root = data_dir(settings)
+        return KafkaBus(
+            cluster_of(settings), root, HouseClock(root), partitions=settings.run.partitions, chain=chain
+        )  # fmt: skip
     return LmdbBus(
         data_dir(settings),
         Wing(wing),
@@ -42,18 +82,23 @@ def open_bus(settings: Settings, wing: str | Wing = Wing.CONTROL, *, readonly: b
 
 
 def prepare(settings: Settings) -> None:
-    """Make the data directory ready: both logs, the first model, and config version 1 if there is no config yet."""
-    require_built(settings)
+    """Make the house ready: its log, the first model, and config version 1 if there is no config yet."""
     with told(data_dir(settings)):
         _prepare(settings, data_dir(settings))
 
 
 def _prepare(settings: Settings, root: Path) -> None:
-    new = hashlib.sha256(f"{time.time_ns()}{os.getpid()}".encode()).hexdigest()[:6]
-    create(root, incarnation=new, map_bytes=settings.bus.map_size_mb << 20)
-    if boot.unclean(root):
-        boot.recover(root)
-    boot.opened(root, settings.bus.durability)
+    if embedded(settings):
+        new = hashlib.sha256(f"{time.time_ns()}{os.getpid()}".encode()).hexdigest()[:6]
+        create(root, incarnation=new, map_bytes=settings.bus.map_size_mb << 20)
+        if boot.unclean(root):
+            boot.recover(root)
+        boot.opened(root, settings.bus.durability)
+    else:
+        from mendstream.adapters.bus.kafka import topics
+
+        root.mkdir(parents=True, exist_ok=True)
+        topics.make(cluster_of(settings), settings.run.partitions)
     catalogue = Catalogue(models_dir(settings).absolute())
     if settings.models.initial:
         catalogue.import_dir(Path(settings.models.initial))
@@ -61,6 +106,14 @@ def _prepare(settings: Settings, root: Path) -> None:
         set_clock(root, _newest_us(bus))
         if bus.bounds(CONFIG)[1] == 0:
             bus.publish([Out(CONFIG, encode_block([_first_config(catalogue, bus.incarnation, bus.now_us())]), 1)])
+
+
+def close(settings: Settings, bus: HouseBus) -> None:
+    """The house has ended, and nobody writes any more."""
+    bus.sync()
+    bus.close()
+    if embedded(settings):
+        boot.closed(data_dir(settings))
 
 
 def _newest_us(bus: Bus) -> int:

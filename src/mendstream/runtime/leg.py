@@ -236,12 +236,8 @@ class Leg:
 
     def backlog(self) -> int:
         """Rows that wait at the inputs that are streams."""
-        total = 0
-        for stream in self.inputs:
-            if stream.topic is not Topic.SOURCE:
-                first, end = self.bus.bounds(stream)
-                total += max(0, end - max(first, self.positions[stream]))
-        return total
+        streams = [stream for stream in self.inputs if stream.topic is not Topic.SOURCE]
+        return sum(self.bus.waiting(stream, self.positions[stream]) for stream in streams)
 
     # --- suspects ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from mendstream.runtime.assignment import read_assignment
 from mendstream.runtime.beat import Beat
 from mendstream.runtime.clock import HouseClock
 from mendstream.runtime.ground import data_dir, open_bus
-from mendstream.runtime.roster import Place
+from mendstream.runtime.roster import Place, agents_of
 from mendstream.settings import Settings, mlflow_uri, models_dir, store_url
 
 if TYPE_CHECKING:  # only a process with a model needs ONNX Runtime
@@ -41,7 +41,8 @@ class LocalWorld:
         self.cards = Catalogue(models_dir(settings).absolute())
 
     def bus(self, wing: Wing) -> Bus:
-        return open_bus(self._settings, wing)
+        chain = agents_of(self._place.role, self._settings.run.partitions)
+        return open_bus(self._settings, wing, chain=chain if len(chain) > 1 else ())
 
     def models(self) -> LoadedModels:
         from mendstream.adapters.models.onnx import LoadedModels
@@ -72,8 +73,8 @@ class LocalWorld:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    def beat(self) -> None:
-        self._beat.beat(self.clock.now_us())
+    def beat(self, turn_us: int) -> None:
+        self._beat.beat(self.clock.now_us(), turn_us)
 
     @cached_property
     def _beat(self) -> Beat:
@@ -94,9 +95,7 @@ class LocalWorld:
 
     def _recorder(self, bus: Bus) -> Sink:
         from mendstream.adapters.store.recorder import Recorder
-        from mendstream.adapters.store.schema import init_db
 
-        init_db(store_url(self._settings))
         return Recorder(bus, store_url(self._settings))
 
     def _trainer(self, bus: Bus) -> Sink:

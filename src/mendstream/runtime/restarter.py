@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from mendstream.contracts.ports import Bell, Ended, Started
+from mendstream.contracts.ports import Bell, Ended, LifeSign, Started
 from mendstream.runtime.beat import Beat
 from mendstream.runtime.generations import next_generation
 from mendstream.runtime.roster import Place
@@ -75,9 +75,9 @@ class LocalRestarter:
                 self._bell.wait(0)
         return ended
 
-    def beat_us(self, process: str) -> int:
+    def life_sign(self, process: str) -> LifeSign:
         beat = self._beats.get(process)
-        return beat.last_us() if beat is not None else 0
+        return beat.last() if beat is not None else LifeSign(0, 0)
 
     def failure(self, process: str) -> tuple[str, str] | None:
         path = self._root / "run" / f"error-{process}"

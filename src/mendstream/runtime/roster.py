@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mendstream.contracts.topics import Wing
@@ -9,6 +10,10 @@ from mendstream.contracts.topics import Wing
 STAGES = ("ingestion", "feature", "model", "decision")
 """The pipeline, in order."""
 GATHER_S = 0.05
+STEP_S = 20.0
+"""A step is meant to take 0.1 s; the slowest known takes 2 s, healing's first one, which imports LangGraph."""
+SINK_S = 600.0
+"""What a sink does may take its time: a migration of a large database, a training. Nobody waits for it longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +28,8 @@ class Role:
     spread: bool
     """Whether it has a task per partition (else one task)."""
     doc: str
+    turn_s: float = math.inf
+    """After so long in one turn it is hung, and the supervisor ends it; of the pipeline the judge takes care."""
     gather_s: float = 0.0
     """How long what woke it may be joined by more before the turn, where everybody writes to it all the time."""
 
@@ -39,17 +46,17 @@ ROLES: tuple[Role, ...] = (
     Role(name="fused", agents=STAGES, wing=Wing.DATA, port=0, pipeline=True, spread=True,
          doc="all four stages in one process and one transaction (--fuse)"),
     Role(name="joiner", agents=("joiner",), wing=Wing.CONTROL, port=None, pipeline=False, spread=True,
-         doc="monitoring: matches feedback with predictions and counts", gather_s=GATHER_S),
+         doc="monitoring: matches feedback with predictions and counts", gather_s=GATHER_S, turn_s=STEP_S),
     Role(name="judge", agents=("judge",), wing=Wing.CONTROL, port=4, pipeline=False, spread=False,
-         doc="monitoring: judges the counts, raises alerts, writes vitals", gather_s=GATHER_S),
+         doc="monitoring: judges the counts, raises alerts, writes vitals", gather_s=GATHER_S, turn_s=STEP_S),
     Role(name="healing", agents=("healing",), wing=Wing.CONTROL, port=5, pipeline=False, spread=False,
-         doc="plans, acts, verifies, undoes, remembers"),
+         doc="plans, acts, verifies, undoes, remembers", turn_s=STEP_S),
     Role(name="policy", agents=("policy",), wing=Wing.CONTROL, port=6, pipeline=False, spread=False,
-         doc="the AGL: answers each proposal with a verdict"),
+         doc="the AGL: answers each proposal with a verdict", turn_s=STEP_S),
     Role(name="recorder", agents=(), wing=Wing.CONTROL, port=None, pipeline=False, spread=False,
-         doc="sink: incident-log and config-updates into SQL"),
+         doc="sink: incident-log and config-updates into SQL", turn_s=SINK_S),
     Role(name="trainer", agents=(), wing=Wing.CONTROL, port=None, pipeline=False, spread=False,
-         doc="sink: trains and registers models on command"),
+         doc="sink: trains and registers models on command", turn_s=SINK_S),
 )  # fmt: skip
 ROLE_OF = {role.name: role for role in ROLES}
 

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import structlog
 
-from mendstream.adapters.bus.lmdb_bus import LmdbBus
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.topics import Stream, Topic
+from mendstream.runtime.ground import HouseBus
 
 MOST_BYTES = 64 << 20
 """So much may wait for ingestion; then standard input is not read on, and its writer waits."""
@@ -21,7 +21,7 @@ _log = structlog.get_logger("supervisor")
 
 
 class StdinSpool(threading.Thread):
-    def __init__(self, stdin: BinaryIO, path: Path, bus: LmdbBus) -> None:
+    def __init__(self, stdin: BinaryIO, path: Path, bus: HouseBus) -> None:
         super().__init__(name="stdin", daemon=True)
         self._stdin = stdin
         self._path = path

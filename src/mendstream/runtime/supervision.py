@@ -5,7 +5,8 @@ answers, and the command comes back here. Only an end that nobody answers it mak
 record. Control processes it restarts by itself, with back-off and limits.
 
 All waiting is measured in *awake* time: what passed while this process itself was late or stopped does not count, for a
-machine that made us late made everybody late.
+machine that made us late made everybody late. So is what a process needs for its turn: as long as it is late with its
+signs of life, it is late with everything.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ METRICS = Stream(Topic.AGENT_METRICS, 1)
 TICK_US = 250_000
 SILENT_US = 5_000_000
 """A control process without a beat for so long is stuck."""
+BEAT_US = 2 * TICK_US
+"""What lies between two beats that came in time and were looked for in time: a longer gap, its process was late for."""
 START_US = 20_000_000
 """How long a process may take to its first beat."""
 TRAINER_AFTER_US = 5_000_000
@@ -83,6 +86,10 @@ class Child:
     heard_us: int = 0
     """When that was news; before its first one, when it was started."""
     heard: bool = False
+    turn_us: int = 0
+    """Which turn it was in then."""
+    stood_us: int = 0
+    """For how long it has been in that turn, as far as it was awake."""
     starts: deque[int] = field(default_factory=lambda: deque(maxlen=INTENSITY[0] + 1))
 
     @property
@@ -169,7 +176,8 @@ class Supervision:
     def _start(self, child: Child) -> None:
         child.generation, child.pid = self._restarter.start(child.process)
         child.alive, child.ended, child.expected, child.start_at_us = True, False, False, None
-        child.beat_us, child.heard_us, child.heard = self._restarter.beat_us(child.process), self._awake_us, False
+        child.beat_us, child.turn_us = self._restarter.life_sign(child.process)
+        child.heard_us, child.heard, child.stood_us = self._awake_us, False, 0
         child.starts.append(self._awake_us)
         self._notices.processes(self.shown())
 
@@ -231,15 +239,26 @@ class Supervision:
         child.start_at_us = self._awake_us + min(BACKOFF_US[0] << max(0, len(recent) - 1), BACKOFF_US[1])
 
     def _check_beat(self, child: Child) -> None:
-        """A control process that gives no sign of life is stuck; of pipeline processes the judge takes care."""
+        """A control process is stuck that gives no sign of life, or does not come to an end of its turn; of pipeline
+        processes the judge takes care.
+        """
         if child.pipeline:
             return
-        beat_us = self._restarter.beat_us(child.process)
-        if beat_us != child.beat_us:
-            child.beat_us, child.heard_us, child.heard = beat_us, self._awake_us, True
+        sign = self._restarter.life_sign(child.process)
+        if sign.at_us != child.beat_us:
+            passed_us = max(0, min(sign.at_us - child.beat_us, BEAT_US))
+            child.stood_us = child.stood_us + passed_us if sign.turn_us == child.turn_us else 0
+            child.beat_us, child.turn_us = sign
+            child.heard_us, child.heard = self._awake_us, True
         if self._awake_us - child.heard_us > (SILENT_US if child.heard else START_US):
-            _log.warning("a control process is silent: killing it", child=child.process)
-            self._restarter.kill(child.process)
+            self._end(child, "a control process is silent: killing it")
+        elif child.stood_us > ROLE_OF[child.place.role].turn_s * 1e6:
+            self._end(child, "a control process does not come to the end of its turn: killing it")
+
+    def _end(self, child: Child, why: str) -> None:
+        """Its end is reported, and answered, as if it had ended by itself."""
+        _log.warning(why, child=child.process)
+        self._restarter.kill(child.process)
 
     def _start_unasked(self, child: Child) -> None:
         """Make good an end that nobody has answered. The record lets the policy's budgets count it."""

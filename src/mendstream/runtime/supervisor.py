@@ -15,15 +15,14 @@ import msgspec
 import structlog
 
 from mendstream.adapters import room
-from mendstream.adapters.bus import boot
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.adapters.sources import SPOOL
-from mendstream.contracts.errors import DataDirError, MendstreamError
+from mendstream.contracts.errors import DataDirError, MendstreamError, NoAnswer
 from mendstream.contracts.topics import Wing
 from mendstream.runtime import logs
 from mendstream.runtime.aside import Every
 from mendstream.runtime.clock import HouseClock, WallClock
-from mendstream.runtime.ground import data_dir, open_bus, prepare
+from mendstream.runtime.ground import close, data_dir, embedded, open_bus, prepare
 from mendstream.runtime.restarter import LocalRestarter, fork_server
 from mendstream.runtime.roster import Place, places
 from mendstream.runtime.spool import StdinSpool
@@ -56,7 +55,8 @@ class House:
         self._bell = self._bus.listen("supervisor", [COMMANDS])
         self._restarter = LocalRestarter(self.root, self._bell, main, to_environment(self.settings))
         self._locks = _Locks(self.root / "run", self.clock, LOCK_LIMIT_US[self.settings.bus.durability])
-        self._locks.start()
+        if embedded(self.settings):
+            self._locks.start()
         self._supervision = Supervision(
             bus=self._bus, clock=self.clock, restarter=self._restarter, notices=_Files(self.root / "run"),
             places=self._places(), partitions=self.settings.run.partitions,
@@ -71,19 +71,21 @@ class House:
 
     def step(self) -> None:
         """Wait for news, at most one tick, and answer it."""
-        self._supervision.step()
+        try:
+            self._supervision.step()
+        except NoAnswer as error:  # what it was about to do is still to be done
+            _log.warning("the log does not answer: waiting for it", cause=str(error))
 
     def stop(self) -> None:
         """Tell everybody to finish the turn and end; what has not ended in time is killed."""
         self._supervision.stop()
         while not self._supervision.stopped:
             self._supervision.step()
-        self._locks.stop()
+        if embedded(self.settings):
+            self._locks.stop()
         self._restarter.close()
         self._bell.close()
-        self._bus.sync()
-        self._bus.close()
-        boot.closed(self.root)
+        close(self.settings, self._bus)
         self._log_file.close()
         self._lock.close()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mendstream.contracts.errors import Fenced
+import structlog
+
+from mendstream.contracts.errors import Fenced, NoAnswer
 from mendstream.contracts.ports import Bell
 from mendstream.contracts.records import TaskPulse
 from mendstream.contracts.topics import Stream, Topic, Wing
@@ -17,6 +19,7 @@ from mendstream.runtime.roster import Place
 from mendstream.runtime.world import World
 from mendstream.settings import Settings
 
+_log = structlog.get_logger("worker")
 _IDLE_S = 0.5
 _SINK_IDLE_S = 0.1
 
@@ -33,9 +36,11 @@ class Work:
         self._probes: dict[int, Callable[[], None]] = {}
         """partition -> what ends its probes"""
         self._stop_beating: Callable[[], None] = lambda: None
+        self._turn_us = 0
         self._heartbeat = Heartbeat(
             bus=self.parts.bus, world=world, process=place.process, agent=place.role, generation=generation,
             stream=Stream(Topic.AGENT_METRICS, 0 if self.parts.role.wing is Wing.DATA else 1), tasks=self._pulses,
+            waits_for=self._waits_for, turn_us=lambda: self._turn_us,
         )  # fmt: skip
 
     def open(self) -> None:
@@ -47,6 +52,14 @@ class Work:
 
     def turn(self) -> None:
         """One turn of each driver or of the sink; sleeps if none has more to do. Raises Fenced if all is lost."""
+        self._turn_us = self._world.clock.now_us()
+        try:
+            self._turn()
+        except NoAnswer as error:  # the log is with a server that is away: nothing was done
+            _log.warning("the log does not answer: waiting for it", cause=str(error))
+            self._world.sleep(_IDLE_S)
+
+    def _turn(self) -> None:
         self.parts.faults.refresh()
         busy = [self._pump(partition) for partition in list(self.parts.drivers)]
         if self.parts.sink is not None:
@@ -144,3 +157,6 @@ class Work:
 
     def _pulses(self) -> tuple[TaskPulse, ...]:
         return tuple(pulse for driver in list(self.parts.drivers.values()) for pulse in driver.pulses())
+
+    def _waits_for(self) -> str:
+        return "" if self.parts.sink is None else self.parts.sink.waits_for

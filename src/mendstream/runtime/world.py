@@ -47,8 +47,8 @@ class World(Protocol):
     def memory_mb(self) -> float:
         """Resident memory of this process in MB (10^6 bytes)."""
 
-    def beat(self) -> None:
-        """A sign of life for the supervisor, readable without any lock."""
+    def beat(self, turn_us: int) -> None:
+        """A sign of life for the supervisor, readable without any lock. `turn_us`: see LifeSign."""
 
     def assigned(self) -> Sequence[int] | None:
         """The partitions that the supervisor has given to this replica; None: it has given none to anybody."""

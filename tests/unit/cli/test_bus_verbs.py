@@ -252,6 +252,15 @@ def test_status_is_readable_for_people(run, house):
     assert "inc-1" in text
 
 
+def test_a_sink_that_waits_for_a_server_is_shown_with_what_it_waits_for(run, house):
+    why = "postgresql://me@db/house: Connection refused"
+    house.put(Topic.AGENT_METRICS, msgspec.structs.replace(pulse("recorder-0", 0.1), waits_for=why), partition=1)
+    shown = {p["process"]: (p["state"], p["waits_for"]) for p in run("status", "--json").json["processes"]}
+    assert shown["recorder-0"] == ("WAITING", why)
+    assert shown["judge-0"] == ("OK", "")
+    assert f"recorder-0 waits: {why}" in run("status").out.splitlines()
+
+
 def test_status_gives_a_verdict_only_when_asked_for_one(run, house, bus):
     assert run("status", "--exit-code").code == 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.models.world import NAMES, START_US, Hand, MemoryBus, feedback, population, serve
 
-from mendstream.adapters.models.harvest import Harvest, seek
+from mendstream.adapters.models.harvest import Harvest
 from mendstream.contracts.errors import ModelError
 from mendstream.contracts.ports import Out
 from mendstream.contracts.topics import Stream, Topic
@@ -145,15 +145,3 @@ def test_held_labels_are_bounded_in_each_partition(bus):
     assert found.labels == 160
     assert rows is not None
     assert len(rows.labels) == 80
-
-
-@pytest.mark.parametrize("since", range(-1, 8))
-def test_seek_finds_the_first_row_since_a_time(bus, since):
-    stream = Stream(Topic.COMMANDS, 0)
-    for rows in (1, 3, 2, 5):
-        bus.publish([Out(stream, b"\n".join([b"{}"] * rows), rows)])
-        bus.clock.us += 2
-    starts = [0, 1, 4, 6, 11]
-    wanted = next((s for s, t in zip(starts, (0, 2, 4, 6), strict=False) if t >= since), 11)
-    assert seek(bus, stream, START_US + since) == wanted
-    assert seek(bus, Stream(Topic.COMMANDS, 9), START_US) == 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mendstream.adapters.bus.search import first_since
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import Fenced
 from mendstream.contracts.frame import FrameMeta, make
@@ -63,6 +64,9 @@ class MemoryBus:
     def bounds(self, stream: Stream) -> tuple[int, int]:
         blocks = self.log.get(stream, [])
         return 0, blocks[-1][0] + blocks[-1][1] if blocks else 0
+
+    def since(self, stream: Stream, at_us: int) -> int:
+        return first_since(self, stream, at_us)
 
     def read(self, stream: Stream, position: int, *, max_rows: int, max_bytes: int) -> list[Block]:
         self.reads += 1

@@ -29,6 +29,7 @@ import msgspec
 from mendstream.adapters.bus.ahead import Ahead
 from mendstream.adapters.bus.bell import FifoBell, Ringer
 from mendstream.adapters.bus.digest import MASK, digest, digest_of_row
+from mendstream.adapters.bus.search import first_since
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.adapters.room import disk_full, says_full, told
 from mendstream.contracts.agent import TaskId
@@ -301,6 +302,13 @@ class LmdbBus:
         with env.env.begin(db=env.ends) as txn:
             ends = _ends(txn, env, stream)
         return ends.first, ends.end
+
+    def waiting(self, stream: Stream, position: Position) -> int:
+        first, end = self.bounds(stream)
+        return max(0, end - max(first, position))
+
+    def since(self, stream: Stream, at_us: int) -> Position:
+        return first_since(self, stream, at_us)
 
     def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
         env = self._envs[wing_of(stream)]

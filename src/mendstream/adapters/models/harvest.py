@@ -17,7 +17,7 @@ import numpy as np
 from mendstream.contracts.errors import BadRecord, ModelError
 from mendstream.contracts.frame import HEAD, Frame
 from mendstream.contracts.models import Array
-from mendstream.contracts.ports import Bus, Position
+from mendstream.contracts.ports import Bus
 from mendstream.contracts.records import Feedback, Record, decode, decode_block
 from mendstream.contracts.topics import Stream, Topic, streams_of
 
@@ -68,7 +68,7 @@ class Harvest:
         self._kept = max(rows_min, 2 * rows_max // partitions)
         self._labels: list[dict[Key, float]] = [{} for _ in range(partitions)]
         self._read_to = [
-            max(seek(bus, stream, since_us), bus.bounds(stream)[1] - self._kept)
+            max(bus.since(stream, since_us), bus.bounds(stream)[1] - self._kept)
             for stream in streams_of(Topic.FEEDBACK, partitions)
         ]
         # Counted as they arrive: what is held stops growing at `_kept`.
@@ -148,7 +148,7 @@ class Harvest:
             return
         stream = Stream(Topic.FEATURES, partition)
         ids = {event_id for event_id, _ in labels}
-        position = seek(self._bus, stream, self._since_us)
+        position = self._bus.since(stream, self._since_us)
         while blocks := self._bus.read(stream, position, max_rows=_READ_ROWS, max_bytes=_READ_BYTES):
             for block in blocks:
                 position = block.next
@@ -188,19 +188,6 @@ class Harvest:
                 "on them with `mendstream train`",
             )
         return np.column_stack([frame.numbers(name)[rows] for name in self._features]).astype(np.float32)
-
-
-def seek(bus: Bus, stream: Stream, since_us: int) -> Position:
-    """The first position of `stream` whose block was appended at `since_us` or later (its end if none was)."""
-    low, high = bus.bounds(stream)
-    while low < high:
-        middle = (low + high) // 2
-        blocks = bus.read(stream, middle, max_rows=1, max_bytes=1)
-        if not blocks or blocks[0].at_us >= since_us:
-            high = middle
-        else:
-            low = blocks[0].next
-    return low
 
 
 def when(at_us: int) -> str:

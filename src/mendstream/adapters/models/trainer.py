@@ -79,6 +79,7 @@ class Trainer:
 
     name = "trainer"
     reads = (COMMANDS,)
+    waits_for = ""
 
     def __init__(
         self,

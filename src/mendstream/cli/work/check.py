@@ -11,8 +11,9 @@ import click
 
 from mendstream.cli.show import document, note
 from mendstream.cli.work.findings import Finding
-from mendstream.contracts.errors import MendstreamError, ModelError, NotBuilt, SettingsError
-from mendstream.settings import Loaded, Settings, require_built
+from mendstream.contracts.errors import MendstreamError, ModelError, SettingsError
+from mendstream.runtime.ground import cluster_of, embedded
+from mendstream.settings import Loaded, Settings
 
 if TYPE_CHECKING:
     from mendstream.contracts.pipeline import Pipeline
@@ -36,10 +37,11 @@ def check_all(loaded: Loaded, events: Path | None, *, as_json: bool) -> int:
 
 def _findings(loaded: Loaded, events: Path | None) -> Iterator[Finding]:
     settings = loaded.settings
-    try:
-        require_built(settings, loaded.origins)
-    except NotBuilt as error:
-        yield Finding("settings", str(error), error.hint)
+    if not embedded(settings):
+        try:
+            cluster_of(settings)
+        except SettingsError as error:
+            yield Finding("settings", str(error), error.hint)
     pipeline = _pipeline(settings)
     if isinstance(pipeline, Finding):
         yield pipeline

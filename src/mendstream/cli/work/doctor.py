@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import resource
 import shutil
 import socket
@@ -19,7 +20,7 @@ from typing import Literal
 from mendstream.cli.options import Door
 from mendstream.cli.show import document, table
 from mendstream.contracts.errors import MendstreamError
-from mendstream.settings import Settings, require_built, store_url
+from mendstream.settings import Settings, store_url
 
 _PORTS = 7
 """Agents that serve metrics, from metrics.base_port on."""
@@ -51,7 +52,7 @@ def _machine() -> Iterator[Sign]:
     missing = [
         name
         for requirement in metadata.requires("mendstream") or ()
-        if not _there(name := requirement.partition(";")[0].split(">")[0].split("<")[0].strip())
+        if not _there(name := re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
     ]
     yield Sign("packages", "fail" if missing else "ok", f"missing: {', '.join(missing)}" if missing else "all there",
                "make setup" if missing else "")  # fmt: skip
@@ -79,7 +80,6 @@ def _settings(door: Door) -> Iterator[Sign]:
         return
     given = sum(origin != "default" for origin in loaded.origins.values())
     yield Sign("settings", "ok", f"{given} of {len(loaded.origins)} are set by you")
-    yield _asked("backends", lambda: require_built(loaded.settings, loaded.origins), "all in this version")
     yield from _data_dir(loaded.settings)
     yield from _ports(loaded.settings)
     yield _asked("store", lambda: _store(loaded.settings))

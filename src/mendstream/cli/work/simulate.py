@@ -62,6 +62,8 @@ def many(
 
         def told(seed: int, outcome: Outcome) -> None:
             step(len(totals.failed))
+            for broken in outcome.violations:
+                note(f"seed {seed} ({outcome.plan.name}) breaks {broken.invariant!r}")
             if resume is not None and (seed + 1) % _KEEP_EVERY == 0:
                 campaign.save(totals, resume)
 

@@ -40,7 +40,7 @@ def gather(bus: Bus, settings: Settings, now: int) -> dict[str, Any]:
         "at_us": now,
         "data_dir": settings.run.data_dir,
         "incarnation": bus.incarnation,
-        "running": any(process["state"] == "OK" for process in processes),
+        "running": any(process["state"] in ("OK", "WAITING") for process in processes),
         "healing_paused": config.healing_paused,
         "mode": config.mode,
         "config": config,
@@ -76,7 +76,7 @@ def _processes(bus: Bus, now: int) -> list[dict[str, Any]]:
 def _process(pulse: Pulse, ended: Exit | None, now: int) -> dict[str, Any]:
     age = (now - pulse.at_us) / 1e6
     gone = ended is not None and ended.generation >= pulse.generation
-    state = "OK" if age < SILENT_S else "SILENT"
+    state = "SILENT" if age >= SILENT_S else "WAITING" if pulse.waits_for else "OK"
     if gone and ended is not None:
         state = "STOPPED" if ended.expected else "DOWN"
     return {
@@ -89,6 +89,7 @@ def _process(pulse: Pulse, ended: Exit | None, now: int) -> dict[str, Any]:
         "rss_mb": pulse.rss_mb,
         "backlog": sum(task.backlog for task in pulse.tasks),
         "turns": sum(task.turns for task in pulse.tasks),
+        "waits_for": pulse.waits_for if state == "WAITING" else "",
         "exit_code": ended.code if gone and ended is not None else None,
     }
 
@@ -141,6 +142,9 @@ def _print(facts: dict[str, Any]) -> None:
         ),
         empty="no process has given a sign of life lately",
     )  # fmt: skip
+    for process in facts["processes"]:
+        if process["waits_for"]:
+            click.echo(f"{process['process']} waits: {process['waits_for']}")
     click.echo()
     table(
         ("incident", "type", "status", "phase", "since", "newest step"),

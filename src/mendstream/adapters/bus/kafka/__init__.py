@@ -1,0 +1,1 @@
+"""The bus on Apache Kafka: fenced transactions over outputs, positions and state."""

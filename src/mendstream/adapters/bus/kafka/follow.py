@@ -1,0 +1,332 @@
+"""Reading: streams that are followed in the background, and looks at any place of any stream.
+
+A read gives what has been fetched. It waits only where it could not know yet whether there is more: until a stream's
+end has been reached once, and until what this process wrote itself has come back.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as Raw
+
+from mendstream.adapters.bus.kafka.client import ANSWER_S, Cluster, code_of, explained
+from mendstream.adapters.bus.kafka.places import Message, blocks, offset_of, passed, place
+from mendstream.contracts.errors import NoAnswer
+from mendstream.contracts.ports import Block, Position
+from mendstream.contracts.topics import CONFIG, Stream
+
+_POLL_S = 0.05
+"""How long a stream that is followed from now on may have to wait for its first fetch."""
+_BATCH = 2000
+_MOST_BYTES = 32 << 20
+"""Of one stream in memory; from then on it is fetched no further until half of it has been read."""
+_AGAIN_S = 0.005
+_NOT_YET = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE})
+_log = structlog.get_logger("bus")
+
+
+def message_of(raw: Raw) -> Message:
+    rows = 1
+    for name, value in cast("list[tuple[str, bytes]]", raw.headers() or []):
+        if name == "rows":
+            rows = int(value)
+    return Message(_offset(raw), rows, raw.timestamp()[1] * 1000, raw.value() or b"")
+
+
+def _offset(raw: Raw) -> int:
+    """Every message that was read has one, and so has an end."""
+    return cast("int", raw.offset())
+
+
+@dataclass(slots=True)
+class _Followed:
+    stream: Stream
+    start: int
+    """Offset from which on `kept` has all that was fetched."""
+    kept: list[Message] = field(default_factory=list)
+    rows: int = 0
+    size: int = 0
+    ahead: int = 0
+    """Everything before this offset has been fetched."""
+    reached: bool = False
+    """Its end was reached once."""
+    high: int = 0
+    """Where it ends on the broker, markers and all, when something was fetched last."""
+    expected: int = 0
+    """What this process wrote itself ends here."""
+    paused: bool = False
+    taken: bool = False
+    """The consumer fetches it: what came before was asked for by somebody earlier."""
+
+    @property
+    def known(self) -> bool:
+        return self.reached and self.ahead >= self.expected
+
+    def add(self, message: Message) -> None:
+        self.kept.append(message)
+        self.rows += message.rows
+        self.size += len(message.value)
+        self.ahead = message.offset + 1
+
+    def drop(self, position: Position) -> None:
+        """Forget what lies before `position`."""
+        gone = 0
+        while gone < len(self.kept) and passed(self.stream, self.kept[gone], position):
+            self.rows -= self.kept[gone].rows
+            self.size -= len(self.kept[gone].value)
+            gone += 1
+        if gone:
+            del self.kept[:gone]
+            self.start = offset_of(self.stream, position)
+
+
+class Follower:
+    """One consumer and its thread, for the streams that this process reads on and on.
+
+    Only its thread calls the consumer: a call from another would wait for the poll, and hold the interpreter's lock.
+    """
+
+    def __init__(self, cluster: Cluster, group: str, ring: Callable[[Iterable[Stream]], None]) -> None:
+        self._cluster = cluster
+        self._consumer = cluster.consumer(group)
+        self._ring = ring
+        self._streams: dict[Stream, _Followed] = {}
+        self._named: dict[tuple[str, int], _Followed] = {}
+        self._news = threading.Condition()
+        self._closing = False
+        self._failure: KafkaException | None = None
+        self._orders: deque[Callable[[], None]] = deque()
+        """What the thread is to do with its consumer, oldest first."""
+        self._thread = threading.Thread(target=self._run, name="kafka-follower", daemon=True)
+        self._thread.start()
+
+    def follows(self, stream: Stream) -> bool:
+        return stream in self._streams
+
+    def follow(self, stream: Stream, position: Position) -> None:
+        """Fetch `stream` from `position` on, for good."""
+        offset = offset_of(stream, position)
+
+        def begin() -> None:
+            followed.taken = True
+            self._consumer.incremental_assign([self._partition(stream, offset)])
+
+        with self._news:
+            followed = _Followed(stream, offset, ahead=offset)
+            self._streams[stream] = followed
+            self._named[self._cluster.topic(stream.topic), stream.partition] = followed
+            self._orders.append(begin)
+
+    def leave(self, stream: Stream) -> None:
+        """Fetch it no more."""
+        with self._news:
+            if self._streams.pop(stream, None) is not None:
+                del self._named[self._cluster.topic(stream.topic), stream.partition]
+                self._orders.append(lambda: self._consumer.incremental_unassign([self._partition(stream, 0)]))
+
+    def expect(self, stream: Stream, offset: int) -> None:
+        """This process has written up to `offset`: what is read next has it."""
+        with self._news:
+            followed = self._streams.get(stream)
+            if followed is not None:
+                followed.expected = max(followed.expected, offset)
+
+    def read(self, stream: Stream, position: Position, max_rows: int, max_bytes: int) -> list[Block] | None:
+        """Blocks from `position` on; None if that lies before what is kept. Raises NoAnswer."""
+        with self._news:
+            followed = self._streams[stream]
+            if offset_of(stream, position) < followed.start:
+                return None
+            if stream != CONFIG:  # several tasks of a process read that, each at its own pace; and it is small
+                followed.drop(position)
+                self._resume(followed)
+            first = self._first(followed, position)
+            if first == len(followed.kept) and not followed.known:
+                self._wait(followed, position)
+                first = self._first(followed, position)
+            return blocks(stream, followed.kept[first:] if first else followed.kept, position, max_rows, max_bytes)
+
+    def rows(self, stream: Stream, position: Position) -> tuple[int, int]:
+        """(rows from `position` on that are here, messages that are not). Waits until that is known."""
+        with self._news:
+            followed = self._streams[stream]
+            if not followed.kept and not followed.known:
+                self._wait(followed, position)
+            first, kept = self._first(followed, position), followed.kept
+            behind = max(0, followed.high - followed.ahead) if followed.size > _MOST_BYTES // 2 else 0
+            if first == len(kept):
+                return 0, behind
+            before = sum(message.rows for message in kept[:first])
+            inside = max(0, position - place(stream, kept[first].offset))
+            return followed.rows - before - inside, behind
+
+    def ahead(self, stream: Stream) -> int:
+        """The offset up to which `stream` has been fetched."""
+        with self._news:
+            followed = self._streams[stream]
+            if not followed.kept and not followed.known:
+                self._wait(followed, 0)
+            return followed.ahead
+
+    def close(self) -> None:
+        self._closing = True
+        self._thread.join()
+        self._consumer.close()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _partition(self, stream: Stream, offset: int) -> TopicPartition:
+        return TopicPartition(self._cluster.topic(stream.topic), stream.partition, offset)
+
+    def _first(self, followed: _Followed, position: Position) -> int:
+        kept, stream = followed.kept, followed.stream
+        if not kept or not passed(stream, kept[0], position):
+            return 0
+        at = bisect.bisect_left(kept, offset_of(stream, position), key=lambda message: message.offset)
+        while at < len(kept) and passed(stream, kept[at], position):
+            at += 1
+        return at
+
+    def _wait(self, followed: _Followed, position: Position) -> None:
+        deadline = time.monotonic() + ANSWER_S
+        while not followed.known and self._first(followed, position) == len(followed.kept):
+            if not self._news.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                doing = f"reading {followed.stream}"
+                if self._failure is not None:
+                    raise explained(self._failure, doing, self._cluster.servers)
+                raise NoAnswer(
+                    f"{doing}: the broker at {self._cluster.servers} has sent nothing for {ANSWER_S:.0f} s",
+                    hint="is it running? `mendstream doctor` looks closer",
+                )
+
+    def _resume(self, followed: _Followed) -> None:
+        if followed.paused and followed.size < _MOST_BYTES // 2:
+            followed.paused = False
+            self._orders.append(lambda: self._consumer.resume([self._partition(followed.stream, 0)]))
+
+    def _run(self) -> None:
+        while not self._closing:
+            while self._orders:
+                self._orders.popleft()()
+            raw = self._consumer.poll(_POLL_S)
+            if raw is None:
+                continue
+            self._take([raw, *self._consumer.consume(_BATCH, 0)])
+
+    def _take(self, raws: Sequence[Raw]) -> None:
+        grown: set[Stream] = set()
+        with self._news:
+            for raw in raws:
+                error = raw.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    self._failure = KafkaException(error)
+                    _log.warning("the broker could not give what was asked for", cause=error.str())
+                    continue
+                followed = self._named.get(cast("tuple[str, int]", (raw.topic(), raw.partition())))
+                if followed is None or not followed.taken or _offset(raw) < followed.ahead:
+                    continue  # left meanwhile, or an end that is known
+                if error is not None:
+                    if not followed.reached or followed.ahead != _offset(raw):
+                        grown.add(followed.stream)
+                    followed.reached, followed.ahead = True, _offset(raw)
+                    continue
+                followed.add(message_of(raw))
+                if followed.stream not in grown:
+                    grown.add(followed.stream)
+                    where = self._partition(followed.stream, 0)
+                    followed.high = self._consumer.get_watermark_offsets(where, cached=True)[1]
+                if followed.size > _MOST_BYTES and not followed.paused:
+                    followed.paused = True
+                    self._consumer.pause([self._partition(followed.stream, 0)])
+            if grown:
+                self._failure = None
+                self._ring(grown)  # before anybody reads: who then waits is not woken for what it has read
+            self._news.notify_all()
+
+
+class Lookup:
+    """Looks at any place of any partition, one after the other."""
+
+    def __init__(self, cluster: Cluster, group: str) -> None:
+        self._cluster = cluster
+        # At the end of a partition the broker would wait for more before it says so.
+        self._consumer: Consumer = cluster.consumer(group, **{"fetch.wait.max.ms": 1})
+        self._one = threading.Lock()
+
+    def read(
+        self, topic: str, partition: int, offset: int, *, max_rows: int, max_bytes: int, until: int | None = None
+    ) -> list[Message]:
+        """Messages from `offset` on (or the first that is kept) up to the end, or before `until`. Raises NoAnswer."""
+        found: list[Message] = []
+        rows = size = 0
+        with self._one:
+            self._consumer.assign([TopicPartition(topic, partition, offset)])
+            deadline = time.monotonic() + ANSWER_S
+            try:
+                while rows < max_rows and size < max_bytes:
+                    raw = self._consumer.poll(max(0.0, deadline - time.monotonic()))
+                    if raw is None:
+                        raise NoAnswer(
+                            f"reading {topic}/{partition}: the broker at {self._cluster.servers} has sent nothing for "
+                            f"{ANSWER_S:.0f} s",
+                            hint="is it running? `mendstream doctor` looks closer",
+                        )
+                    error = raw.error()
+                    if error is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:
+                            break
+                        if error.retriable() or error.code() in _NOT_YET:
+                            continue  # until poll has nothing to tell within the time that is left
+                        raise explained(
+                            KafkaException(error), f"reading {topic}/{partition}", self._cluster.servers
+                        )  # fmt: skip
+                    if until is not None and _offset(raw) >= until:
+                        break
+                    found.append(message_of(raw))
+                    rows += found[-1].rows
+                    size += len(found[-1].value)
+                    deadline = time.monotonic() + ANSWER_S
+            finally:
+                self._consumer.unassign()
+        return found
+
+    def bounds(self, topic: str, partition: int, *, least: int = 0) -> tuple[int, int]:
+        """(first offset that is kept, the offset after the last one that can be read). Waits until that is at `least`,
+        and for a topic that was made just now. Raises NoAnswer.
+        """
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                with self._one:
+                    first, end = self._consumer.get_watermark_offsets(
+                        TopicPartition(topic, partition), timeout=ANSWER_S
+                    )  # fmt: skip
+            except KafkaException as error:
+                if code_of(error).code() not in _NOT_YET or time.monotonic() > deadline:
+                    raise explained(error, f"asking where {topic}/{partition} ends", self._cluster.servers) from error
+            else:
+                if end >= least or time.monotonic() > deadline:
+                    return int(first), int(end)
+            time.sleep(_AGAIN_S)
+
+    def since(self, topic: str, partition: int, at_us: int) -> int | None:
+        """The first offset of a message stamped `at_us` or later; None if there is none."""
+        asked = TopicPartition(topic, partition, -(-at_us // 1000))
+        try:
+            with self._one:
+                (found,) = self._consumer.offsets_for_times([asked], timeout=ANSWER_S)
+        except KafkaException as error:
+            raise explained(error, f"asking for a time in {topic}/{partition}", self._cluster.servers) from error
+        return None if found.offset < 0 else int(found.offset)
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,509 @@
+"""The bus on Apache Kafka.
+
+A message of a frame topic is a frame, one of any other topic a JSON record. A turn is one transaction over outputs,
+dead letters, and the entry in the task's own log that holds positions and state. The positions are also committed as
+offsets of a consumer group: for tools that show lag, and for the stages before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+
+from mendstream.adapters.bus.bell import FifoBell, Ringer
+from mendstream.adapters.bus.kafka.client import ANSWER_S, Cluster, code_of, explained
+from mendstream.adapters.bus.kafka.follow import Follower, Lookup
+from mendstream.adapters.bus.kafka.owner import (
+    HERE,
+    NOWHERE,
+    Entry,
+    Held,
+    Identities,
+    Identity,
+    identity_of,
+    left_by,
+    rivals_of,
+    written,
+)
+from mendstream.adapters.bus.kafka.places import MOST_ROWS, blocks, framed, offset_of, passed, place, row_of
+from mendstream.adapters.bus.kafka.topics import make_state_topic
+from mendstream.adapters.room import told
+from mendstream.contracts.agent import TaskId
+from mendstream.contracts.errors import CommitUnknown, Conflict, CouldNot, Fenced, NoAnswer
+from mendstream.contracts.ports import Block, Claim, Clock, Out, Position, TaskCommit
+from mendstream.contracts.topics import Stream, Topic
+
+_FUSIBLE = frozenset({"ingestion", "feature", "model", "decision"})
+_ASK_EVERY_S = 0.1
+"""How old an answer about the ends of streams and the progress of others may be."""
+_EVERYTHING = 1 << 62
+_AGAIN_S = 0.2
+_PUBLISH_S = 2.0
+"""Who publishes outside a turn, as a pulse, has something else to do."""
+_log = structlog.get_logger("bus")
+
+
+@dataclass(slots=True)
+class _Written:
+    """What was written to one stream."""
+
+    messages: int = 0
+    rows: int = 0
+    """Of the last message."""
+    first: int = -1
+    last: int = -1
+    """Offsets, as the broker tells them."""
+    refused: str = ""
+
+    def delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.refused = error.str()
+            return
+        offset = cast("int", message.offset())
+        self.first = offset if self.first < 0 else min(self.first, offset)
+        self.last = max(self.last, offset)
+
+
+class KafkaBus:
+    """One process's connection. `chain`: the stages that it runs fused. `root`: where its doorbells are."""
+
+    def __init__(
+        self, cluster: Cluster, root: Path, clock: Clock, *, partitions: int, chain: Iterable[str] = ()
+    ) -> None:  # fmt: skip
+        self._cluster = cluster
+        self._root = root
+        self._clock = clock
+        self._chain = frozenset(chain)
+        self._partitions = partitions
+        self._closed = False
+        self._identities = Identities(cluster)
+        self._lookup = Lookup(cluster, cluster.group("look"))
+        self._admin = cluster.admin()
+        self._publisher: Producer | None = None
+        self._follower: Follower | None = None
+        self._held: dict[TaskId, Held] = {}
+        self._members: dict[str, bytes] = {}
+        """Group -> how a producer names it, for somebody who is no member: transactional ids fence here."""
+        self._bells: list[tuple[frozenset[Stream], FifoBell]] = []
+        self._ringer = Ringer(root / "bells")
+        self._next: dict[Stream, int] = {}
+        """The offset that the next message of an inner stream of the fused chain gets."""
+        self._asked: dict[Stream, tuple[float, tuple[int, int]]] = {}
+        self._progress: dict[str, tuple[float, dict[tuple[str, int], Position]]] = {}
+        self._written: dict[Stream, int] = {}
+        """What this process wrote ends here: a commit is answered before all of its marks are in the log."""
+        self._message_rows: dict[Stream, float] = {}
+        """About how many rows a message has."""
+        self._one = threading.RLock()
+        self._incarnation = self._incarnated()
+
+    @property
+    def incarnation(self) -> str:
+        return self._incarnation
+
+    def _incarnated(self) -> str:
+        """A topic that was deleted and made again has another id: what sinks have seen may be missing from it."""
+        name = self._cluster.topic(Topic.INCIDENT_LOG)
+        try:
+            described = self._admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_S)[name].result()
+        except KafkaException as error:
+            if code_of(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise CouldNot(
+                    f"the broker at {self._cluster.servers} has no topic {name}",
+                    hint="`mendstream topics create` makes them all",
+                ) from error
+            raise explained(error, f"looking for topic {name}", self._cluster.servers) from error
+        return hashlib.sha256(str(described.topic_id).encode()).hexdigest()[:6]
+
+    def now_us(self) -> int:
+        return self._clock.now_us()
+
+    # --- owning ------------------------------------------------------------------------------------------------------
+
+    def claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
+        """Become the owner: fence, then read what was left. Waits while the broker does not answer."""
+        with self._one:
+            while True:
+                try:
+                    return self._claim(task, inputs)
+                except (NoAnswer, CommitUnknown, Conflict) as error:
+                    if self._closed:
+                        raise
+                    _log.warning("the broker does not answer: waiting for it", task=str(task), cause=str(error))
+                    time.sleep(_AGAIN_S)
+
+    def _claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
+        make_state_topic(self._cluster, self._admin, task.agent, self._partitions)
+        identity = self._identities.take(identity_of(task, self._chain))
+        for rival in rivals_of(task, self._chain, _FUSIBLE):
+            self._identities.end(rival)
+        return self._claimed(task, inputs, identity)
+
+    def _claimed(self, task: TaskId, inputs: Sequence[Stream], identity: Identity) -> Claim:
+        left = left_by(self._lookup, self._cluster.state_topic(task.agent), task.partition)
+        last = left.entry if left else Entry(0, 0, {}, NOWHERE, None)
+        positions: dict[Stream, Position] = {}
+        for stream in inputs:
+            position = last.positions.get(str(stream))
+            positions[stream] = self._first(stream) if position is None else position
+        held = Held(
+            last.epoch + 1, last.turn, last.positions | {str(s): p for s, p in positions.items()},
+            left.snapshot_at if left else NOWHERE, identity,
+        )  # fmt: skip
+        with self._transaction(identity):
+            self._enter(identity, task, Entry(held.epoch, held.turn, held.positions, held.snapshot_at, None))
+            self._offsets(identity, task, held.positions)
+        self._held[task] = held
+        return Claim(
+            task, held.epoch, held.turn, positions, left.snapshot if left else None, left.changes if left else []
+        )
+
+    def _first(self, stream: Stream) -> Position:
+        return 0 if stream.topic is Topic.SOURCE else place(stream, self._ask(stream, fresh=True)[0])
+
+    # --- committing --------------------------------------------------------------------------------------------------
+
+    def commit(self, commits: Sequence[TaskCommit]) -> Mapping[Stream, Position]:
+        with self._one:
+            for commit in commits:
+                self._check(commit)
+            identity = self._held[commits[0].task].identity
+            past_own = {stream: commit.before[stream] for commit in commits for stream in commit.past_own}
+            done: dict[Stream, _Written] = {}
+            snapshots: dict[TaskId, _Written] = {}
+            entries: list[Entry] = []
+            with self._transaction(identity):
+                for commit in commits:
+                    for out in commit.outputs:
+                        self._write(identity.producer, out, done.setdefault(out.stream, _Written()))
+                behind = {stream: self._behind(identity, stream, at, done[stream]) for stream, at in past_own.items()}
+                for commit in commits:
+                    entries.append(self._entry(commit, behind))
+                    snapshots[commit.task] = self._enter(identity, commit.task, entries[-1])
+                self._flush(identity)
+                for stream, position in past_own.items():
+                    self._check_own(stream, position, behind[stream], done[stream])
+                for commit, entry in zip(commits, entries, strict=True):
+                    self._offsets(identity, commit.task, entry.positions)
+            for commit, entry in zip(commits, entries, strict=True):
+                held = self._held[commit.task]
+                held.positions, held.turn = entry.positions, entry.turn
+                if commit.snapshot is not None:
+                    held.snapshot_at = snapshots[commit.task].last
+            for stream in past_own:
+                self._next[stream] = done[stream].last + 2  # behind the mark that ends the transaction
+                self._leave(stream)
+        self._wrote(done)
+        return {stream: place(stream, wrote.last) + wrote.rows for stream, wrote in done.items()}
+
+    def _check(self, commit: TaskCommit) -> None:
+        held = self._held.get(commit.task)
+        if held is None or held.epoch != commit.epoch:
+            raise Fenced(f"{commit.task} was taken over: epoch {commit.epoch} is not the newest")
+        for stream, position in commit.before.items():
+            at = held.positions.get(str(stream), 0)
+            if at != position:
+                raise Fenced(f"{commit.task}: {stream} is at {at}, not at {position}")
+
+    def _behind(self, identity: Identity, stream: Stream, position: Position, wrote: _Written) -> Position:
+        """The position behind this transaction's own messages.
+
+        Nobody else writes to an inner stream, so the place is known beforehand; the first time it has to be asked.
+        """
+        if stream not in self._next:
+            self._flush(identity)
+            self._check_gap(stream, position, wrote.first)
+            self._next[stream] = wrote.first
+        return place(stream, self._next[stream] + wrote.messages - 1) + wrote.rows
+
+    def _check_own(self, stream: Stream, position: Position, behind: Position, wrote: _Written) -> None:
+        """The messages lie where the entry says."""
+        if place(stream, wrote.last) + wrote.rows != behind:
+            del self._next[stream]
+            self._check_gap(stream, position, wrote.first)
+            raise Conflict(f"{stream} has grown by something that nobody sees: the turn has to be done again")
+
+    def _check_gap(self, stream: Stream, position: Position, first: int) -> None:
+        """Raises Conflict if rows lie between `position` and the offset `first`."""
+        between = self._lookup.read(
+            self._cluster.topic(stream.topic), stream.partition, offset_of(stream, position),
+            max_rows=_EVERYTHING, max_bytes=_EVERYTHING, until=first,
+        )  # fmt: skip
+        rows = sum(message.rows for message in between if not passed(stream, message, position))
+        if rows:
+            raise Conflict(f"{stream} has {rows} rows that this turn did not read")
+
+    def _entry(self, commit: TaskCommit, behind: Mapping[Stream, Position]) -> Entry:
+        held = self._held[commit.task]
+        moved = {str(stream): position for stream, position in commit.positions.items()}
+        moved |= {str(stream): behind[stream] for stream in commit.past_own}
+        if commit.snapshot is not None:
+            return Entry(held.epoch, commit.turn, held.positions | moved, HERE, commit.snapshot)
+        return Entry(held.epoch, commit.turn, held.positions | moved, held.snapshot_at, commit.changes)
+
+    def _enter(self, identity: Identity, task: TaskId, entry: Entry) -> _Written:
+        key, value = written(entry)
+        wrote = _Written()
+        identity.producer.produce(
+            self._cluster.state_topic(task.agent), value, key, partition=task.partition, on_delivery=wrote.delivered
+        )
+        return wrote
+
+    def _write(self, producer: Producer, out: Out, wrote: _Written) -> None:
+        topic, at_ms = self._cluster.topic(out.stream.topic), self._clock.now_us() // 1000
+        if framed(out.stream):
+            if out.rows > MOST_ROWS:
+                raise CouldNot(f"a frame of {out.rows} rows; {MOST_ROWS} are the most", hint="bus.max_batch_rows")
+            wrote.messages, wrote.rows = wrote.messages + 1, out.rows
+            self._message_rows[out.stream] = 0.9 * self._message_rows.get(out.stream, out.rows) + 0.1 * out.rows
+            _produce(
+                producer, topic, out.value, partition=out.stream.partition, timestamp=at_ms,
+                headers=[("rows", str(out.rows).encode())], on_delivery=wrote.delivered,
+            )  # fmt: skip
+            return
+        lines = out.value.rstrip(b"\n").split(b"\n")
+        wrote.messages, wrote.rows = wrote.messages + len(lines), 1
+        for line in lines:
+            _produce(
+                producer, topic, line, partition=out.stream.partition, timestamp=at_ms, on_delivery=wrote.delivered
+            )  # fmt: skip
+
+    def _offsets(self, identity: Identity, task: TaskId, positions: Mapping[str, Position]) -> None:
+        """Show to others where the task is: with every turn, or after the last one they would see it too far back."""
+        places = []
+        for name, position in positions.items():
+            topic, _, partition = name.rpartition("/")
+            if topic != Topic.SOURCE:
+                stream = Stream(Topic(topic), int(partition))
+                places.append(
+                    TopicPartition(
+                        self._cluster.topic(topic), stream.partition, offset_of(stream, position),
+                        metadata=str(row_of(stream, position)),
+                    )
+                )  # fmt: skip
+        if places:
+            self._flush(identity)
+            identity.producer.send_offsets_to_transaction(places, self._member(task.agent), ANSWER_S)
+
+    def _member(self, agent: str) -> bytes:
+        group = self._cluster.group(agent)
+        if group not in self._members:
+            consumer = self._cluster.consumer(group)
+            self._members[group] = consumer.consumer_group_metadata()
+            consumer.close()
+        return self._members[group]
+
+    @contextlib.contextmanager
+    def _transaction(self, identity: Identity) -> Iterator[None]:
+        """All that is produced within, or nothing. After any failure the producer is thrown away."""
+        producer = identity.producer
+        try:
+            producer.begin_transaction()
+            yield
+            self._flush(identity)  # before the commit, or librdkafka runs into the broker's own pace and waits 100 ms
+            producer.commit_transaction(ANSWER_S)
+        except KafkaException as error:
+            identity.spent = True
+            told = explained(error, "finishing a turn", self._cluster.servers)
+            if isinstance(told, Fenced):
+                raise told from error
+            if code_of(error).txn_requires_abort():
+                self._abort(producer)
+                raise Conflict(f"nothing of the turn was written: {told}") from error
+            if isinstance(told, CouldNot) and not isinstance(told, NoAnswer):
+                raise told from error
+            raise CommitUnknown(f"the turn may be done: {told}") from error
+        except NoAnswer as error:
+            identity.spent = True
+            raise CommitUnknown(f"the turn was not finished: {error}") from error
+        except (Conflict, CouldNot):
+            identity.spent = True
+            self._abort(producer)
+            raise
+
+    def _abort(self, producer: Producer) -> None:
+        with contextlib.suppress(KafkaException):  # whoever takes the identity next ends what is left open
+            producer.abort_transaction(ANSWER_S)
+
+    def _flush(self, identity: Identity) -> None:
+        if identity.producer.flush(ANSWER_S):
+            raise NoAnswer(
+                f"the broker at {self._cluster.servers} has not taken the turn within {ANSWER_S:.0f} s",
+                hint="is it running? `mendstream doctor` looks closer",
+            )
+
+    def _wrote(self, done: Mapping[Stream, _Written]) -> None:
+        """What this process has written it can read at once."""
+        for stream, wrote in done.items():
+            self._asked.pop(stream, None)
+            self._written[stream] = wrote.last + 1
+            if self._follower is not None:
+                self._follower.expect(stream, wrote.last + 1)
+
+    def publish(self, outs: Sequence[Out]) -> None:
+        with self._one:
+            if self._publisher is None:
+                self._publisher = self._cluster.producer()
+            done: dict[Stream, _Written] = {}
+            for out in outs:
+                self._write(self._publisher, out, done.setdefault(out.stream, _Written()))
+            left = self._publisher.flush(_PUBLISH_S)
+            refused = [f"{stream}: {wrote.refused}" for stream, wrote in done.items() if wrote.refused]
+            if left or refused:
+                self._publisher = None  # its sequence is broken
+                raise NoAnswer(
+                    f"the broker at {self._cluster.servers} has not taken {left or 'all'} messages "
+                    f"({', '.join(refused) or f'no answer within {_PUBLISH_S:.0f} s'})",
+                    hint="is it running? `mendstream doctor` looks closer",
+                )
+        self._wrote(done)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
+        if self._follower is not None and self._listened(stream):
+            if not self._follower.follows(stream):
+                self._follower.follow(stream, position)
+            found = self._follower.read(stream, position, max_rows, max_bytes)
+            if found is not None:
+                return found
+        messages = self._lookup.read(
+            self._cluster.topic(stream.topic), stream.partition, offset_of(stream, position),
+            max_rows=max_rows + row_of(stream, position), max_bytes=max_bytes,
+        )  # fmt: skip
+        return blocks(stream, messages, position, max_rows, max_bytes)
+
+    def bounds(self, stream: Stream) -> tuple[Position, Position]:
+        """The end is the one that this process knows of, where it reads the stream on and on."""
+        first, end = self._ask(stream)
+        if self._follower is not None and self._follower.follows(stream):
+            end = self._follower.ahead(stream)
+        return place(stream, first), place(stream, end)
+
+    def waiting(self, stream: Stream, position: Position) -> int:
+        """Exact at 0 and where this process has fetched all there is; else about as many."""
+        if self._follower is not None and self._listened(stream):
+            if stream in self._next:  # written by this process alone: nothing new means nothing there
+                if self._ask(stream)[1] <= self._next[stream]:
+                    return 0
+                del self._next[stream]
+            if not self._follower.follows(stream):
+                self._follower.follow(stream, position)
+            rows, messages = self._follower.rows(stream, position)
+            return rows + self._about(stream, messages)
+        return self._about(stream, self._ask(stream)[1] - offset_of(stream, position))
+
+    def _about(self, stream: Stream, messages: int) -> int:
+        return int(max(0, messages) * self._message_rows.get(stream, 1.0))
+
+    def since(self, stream: Stream, at_us: int) -> Position:
+        offset = self._lookup.since(self._cluster.topic(stream.topic), stream.partition, at_us)
+        return place(stream, self._ask(stream, fresh=True)[1] if offset is None else offset)
+
+    def position(self, task: TaskId, stream: Stream) -> Position | None:
+        if task in self._held:
+            return self._held[task].positions.get(str(stream))
+        if stream.topic is Topic.SOURCE:
+            left = left_by(self._lookup, self._cluster.state_topic(task.agent), task.partition)
+            return left.entry.positions.get(str(stream)) if left else None
+        return self._progress_of(task.agent).get((self._cluster.topic(stream.topic), stream.partition))
+
+    def _progress_of(self, agent: str) -> dict[tuple[str, int], Position]:
+        at, found = self._progress.get(agent, (0.0, {}))
+        now = time.monotonic()
+        if now - at < _ASK_EVERY_S:
+            return found
+        group = self._cluster.group(agent)
+        try:
+            asked = self._admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S
+            )
+            answer = asked[group].result().topic_partitions
+        except KafkaException as error:
+            raise explained(error, f"asking how far {agent} is", self._cluster.servers) from error
+        names = {self._cluster.topic(topic): topic for topic in Topic}
+        found = {
+            (p.topic, p.partition): place(Stream(names[p.topic], p.partition), p.offset, int(p.metadata or 0))
+            for p in answer
+            if p.offset >= 0 and p.topic in names
+        }
+        self._progress[agent] = (now, found)
+        return found
+
+    def _ask(self, stream: Stream, *, fresh: bool = False) -> tuple[int, int]:
+        """(first offset, the offset that comes next), asked for at most every so often."""
+        at, found = self._asked.get(stream, (0.0, (0, 0)))
+        now = time.monotonic()
+        if fresh or now - at >= _ASK_EVERY_S:
+            found = self._lookup.bounds(
+                self._cluster.topic(stream.topic), stream.partition, least=self._written.get(stream, 0)
+            )  # fmt: skip
+            self._asked[stream] = (now, found)
+        return found
+
+    # --- bells -------------------------------------------------------------------------------------------------------
+
+    def listen(self, name: str, streams: Sequence[Stream]) -> FifoBell:
+        """From now on these streams are fetched in the background, each from where it is first read."""
+        with told(self._root):
+            bell = FifoBell(self._root / "bells", name, [s for s in streams if s.topic is Topic.SOURCE])
+        self._bells.append((frozenset(streams), bell))
+        if self._follower is None and any(stream.topic is not Topic.SOURCE for stream in streams):
+            self._follower = Follower(self._cluster, self._cluster.group("follow"), self._ring)
+        return bell
+
+    def _listened(self, stream: Stream) -> bool:
+        return any(stream in streams for streams, _ in self._bells)
+
+    def _leave(self, stream: Stream) -> None:
+        if self._follower is not None:
+            self._follower.leave(stream)
+
+    def _ring(self, grown: Iterable[Stream]) -> None:
+        streams = set(grown)
+        for listened, bell in list(self._bells):
+            if not listened.isdisjoint(streams):
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    bell.ring()
+
+    def ring(self, stream: Stream) -> None:
+        """Wake who listens to `stream`, for what grows outside the log: a source's spool."""
+        self._ringer.ring([stream])
+
+    def sync(self) -> None:
+        """Nothing: what is committed is with the broker."""
+
+    def close(self) -> None:
+        self._closed = True
+        if self._follower is not None:
+            self._follower.close()
+        self._lookup.close()
+        self._ringer.close()
+
+
+def _produce(producer: Producer, topic: str, value: bytes, **more: Any) -> None:
+    """Wait for room where the producer's queue is full."""
+    while True:
+        try:
+            producer.produce(topic, value, **more)
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return

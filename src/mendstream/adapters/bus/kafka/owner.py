@@ -1,0 +1,162 @@
+"""Owning tasks on Kafka: one transactional producer an identity, and the state of each task in a log of its own.
+
+A process is known to the broker by the tasks that it runs together: an *identity* is one task, or the fused chain of
+one partition. Whoever starts under an identity fences the holder before, and its open transaction, at once. A task can
+be held under two identities, so a new owner takes its own first and ends the rival's then; of two that do so at the
+same time at most one is left: each would have to have come after the other's second step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+from confluent_kafka import KafkaException, Producer
+
+from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, explained
+from mendstream.adapters.bus.kafka.follow import Lookup
+from mendstream.adapters.bus.kafka.places import Message as Kept
+from mendstream.contracts.agent import TaskId
+from mendstream.contracts.ports import Position
+
+_TRANSACTION_MS = 10_000
+"""After so long the broker ends a transaction by itself, which keeps every reader of its topics waiting."""
+_RING = 8192
+"""Changes are keyed by their turn modulo this, so that compaction keeps all since the last snapshot: there is one at
+least every 5,000 turns."""
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True):
+    """One message of a task's log: what a turn, or a claim, has left."""
+
+    epoch: int
+    turn: int
+    positions: dict[str, Position]
+    snapshot_at: int
+    """Offset of the newest snapshot; HERE if this is one, NOWHERE if there is none."""
+    payload: bytes | None
+    """The snapshot, or the turn's changes."""
+
+
+HERE = -2
+NOWHERE = -1
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Entry).decode
+
+
+def written(entry: Entry) -> tuple[bytes, bytes]:
+    """(key, value) of the message. Entries of one key replace one another when the topic is compacted."""
+    if entry.snapshot_at == HERE:
+        key = b"snapshot"
+    else:
+        key = b"turn" if entry.payload is None else b"%d" % (entry.turn % _RING)
+    return key, _encode(entry)
+
+
+class Left(NamedTuple):
+    """What a task's log holds."""
+
+    entry: Entry
+    """The newest."""
+    snapshot_at: int
+    snapshot: bytes | None
+    changes: list[bytes]
+
+
+@dataclass(slots=True)
+class Held:
+    """A task as this process has it."""
+
+    epoch: int
+    turn: int
+    positions: dict[str, Position]
+    snapshot_at: int
+    identity: Identity
+
+
+@dataclass(slots=True)
+class Identity:
+    """A transactional producer. It is thrown away after any failure: nobody knows what the broker has of it."""
+
+    name: str
+    producer: Producer
+    spent: bool = False
+
+
+def identity_of(task: TaskId, chain: frozenset[str]) -> str:
+    """Under which name a process that runs `chain` fused holds `task`."""
+    return f"fused/{task.partition}" if task.agent in chain else str(task)
+
+
+def rivals_of(task: TaskId, chain: frozenset[str], fusible: frozenset[str]) -> tuple[str, ...]:
+    """The other names that `task` can be held under."""
+    if task.agent not in fusible:
+        return ()
+    mine = identity_of(task, chain)
+    return tuple(name for name in (str(task), f"fused/{task.partition}") if name != mine)
+
+
+class Identities:
+    """The identities of one process."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._held: dict[str, Identity] = {}
+
+    def take(self, name: str) -> Identity:
+        """The identity, with a producer that is good; fences whoever held it before. Raises NoAnswer."""
+        held = self._held.get(name)
+        if held is None or held.spent:
+            held = self._held[name] = Identity(name, self._begin(name))
+        return held
+
+    def end(self, name: str) -> None:
+        """Fence whoever holds this identity, without holding it."""
+        self._begin(name)
+
+    def _begin(self, name: str) -> Producer:
+        prefix = self._cluster.namespace or "mendstream"
+        producer = self._cluster.producer(
+            **{"transactional.id": f"{prefix}.{name}", "transaction.timeout.ms": _TRANSACTION_MS}
+        )
+        try:
+            producer.init_transactions(ANSWER_S)
+        except KafkaException as error:
+            raise explained(error, f"becoming the owner of {name}", self._cluster.servers) from error
+        return producer
+
+
+def left_by(lookup: Lookup, topic: str, partition: int) -> Left | None:
+    """What a task's log holds; None if it has never been claimed. Raises NoAnswer."""
+    first, end = lookup.bounds(topic, partition)
+    newest = _newest(lookup, topic, partition, first, end)
+    if newest is None:
+        return None
+    entry = _decode(newest.value)
+    snapshot_at = newest.offset if entry.snapshot_at == HERE else entry.snapshot_at
+    start = first if snapshot_at == NOWHERE else snapshot_at
+    snapshot: bytes | None = None
+    changes: list[bytes] = []
+    seen = -1
+    for message in lookup.read(topic, partition, start, max_rows=1 << 62, max_bytes=1 << 62):
+        found = _decode(message.value)
+        if found.snapshot_at == HERE:
+            snapshot, changes = found.payload, []
+        elif found.payload is not None and found.turn > seen:
+            changes.append(found.payload)
+        seen = max(seen, found.turn)
+    return Left(entry, snapshot_at, snapshot, changes)
+
+
+def _newest(lookup: Lookup, topic: str, partition: int, first: int, end: int) -> Kept | None:
+    """The last entry: what is at the end may be the marks of transactions, also of some that came to nothing."""
+    look = 8
+    while True:
+        start = max(first, end - look)
+        found = lookup.read(topic, partition, start, max_rows=1 << 62, max_bytes=MOST_BYTES * 4)
+        if found:
+            return found[-1]
+        if start <= first:
+            return None
+        look *= 8

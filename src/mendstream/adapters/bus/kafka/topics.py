@@ -1,0 +1,138 @@
+"""The topics of a house on a broker: made from the one table, and checked against it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined] # it exports them all the same
+
+from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, code_of, explained
+from mendstream.contracts.errors import CouldNot
+from mendstream.contracts.topics import TOPICS, TopicSpec, streams_of
+
+_AGAIN_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as it should be."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What is not as it should be, and the command that mends it."""
+
+    topic: str
+    problem: str
+    fix: str
+
+
+def wanted(cluster: Cluster, partitions: int) -> Iterator[Wanted]:
+    """All topics of the table, where data topics have `partitions`."""
+    for spec in TOPICS:
+        yield Wanted(cluster.topic(spec.topic), len(streams_of(spec.topic, partitions)), _config(spec, cluster))
+
+
+def _config(spec: TopicSpec, cluster: Cluster) -> dict[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(spec.retention_s * 1000 if spec.retention_s else -1),
+        "retention.bytes": str(spec.retention_bytes or -1),
+        "max.message.bytes": str(MOST_BYTES),
+        "min.insync.replicas": str(cluster.min_insync_replicas),
+    }
+
+
+def make(cluster: Cluster, partitions: int) -> list[str]:
+    """Make the topics that are missing; returns their names. Raises CouldNot if others are not as they should be."""
+    admin = cluster.admin()
+    there = _there(cluster, admin)
+    missing = [topic for topic in wanted(cluster, partitions) if topic.name not in there]
+    _create(cluster, admin, missing)
+    wrong = [w for w in check(cluster, partitions) if w.topic not in {topic.name for topic in missing}]
+    grave = [w for w in wrong if "partitions" in w.problem]
+    if grave:
+        raise CouldNot(f"topic {grave[0].topic} {grave[0].problem}", hint=grave[0].fix)
+    return [topic.name for topic in missing]
+
+
+def check(cluster: Cluster, partitions: int) -> list[Wrong]:
+    """What of the topics is missing or not as it should be."""
+    admin = cluster.admin()
+    there, found = _there(cluster, admin), []
+    for topic in wanted(cluster, partitions):
+        count = there.get(topic.name)
+        if count is None:
+            found.append(Wrong(topic.name, "is missing", "mendstream topics create"))
+        elif count != topic.partitions:
+            alter = (
+                f"kafka-topics.sh --bootstrap-server {cluster.servers} --alter --topic {topic.name} "
+                f"--partitions {topic.partitions}, or "
+            )
+            fix = f"{alter if count < topic.partitions else ''}run with --partitions {count}"
+            found.append(Wrong(topic.name, f"has {count} partitions, not {topic.partitions}", fix))
+    found += _config_wrong(cluster, admin, [t for t in wanted(cluster, partitions) if t.name in there])
+    return found
+
+
+def _config_wrong(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]) -> Iterator[Wrong]:
+    asked = {ConfigResource(ResourceType.TOPIC, topic.name): topic for topic in topics}
+    if not asked:
+        return
+    for resource, future in admin.describe_configs(list(asked), request_timeout=ANSWER_S).items():
+        topic = asked[resource]
+        has = {name: entry.value for name, entry in future.result().items()}
+        wrong = {name: value for name, value in topic.config.items() if has.get(name) != value}
+        if wrong:
+            told = ", ".join(f"{name} is {has.get(name)}, not {value}" for name, value in wrong.items())
+            changes = ",".join(f"{name}={value}" for name, value in wrong.items())
+            yield Wrong(
+                topic.name, told,
+                f"kafka-configs.sh --bootstrap-server {cluster.servers} --alter --entity-type topics "
+                f"--entity-name {topic.name} --add-config {changes}",
+            )  # fmt: skip
+
+
+def _there(cluster: Cluster, admin: AdminClient) -> dict[str, int]:
+    """topic -> partitions"""
+    try:
+        topics = admin.list_topics(timeout=ANSWER_S).topics
+    except KafkaException as error:
+        raise explained(error, "listing the topics", cluster.servers) from error
+    return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+
+def make_state_topic(cluster: Cluster, admin: AdminClient, agent: str, partitions: int) -> None:
+    """Where the tasks of `agent` keep their state: compacted, so that the newest of each key stays."""
+    config = {
+        "cleanup.policy": "compact",
+        "max.message.bytes": str(MOST_BYTES),
+        "min.insync.replicas": str(cluster.min_insync_replicas),
+        "segment.bytes": str(64 << 20),
+    }
+    _create(cluster, admin, [Wanted(cluster.state_topic(agent), partitions, config)])
+
+
+def _create(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]) -> None:
+    if not topics:
+        return
+    new = [
+        NewTopic(topic.name, topic.partitions, replication_factor=cluster.replication, config=topic.config)
+        for topic in topics
+    ]
+    for name, future in admin.create_topics(new, request_timeout=ANSWER_S, operation_timeout=ANSWER_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if code_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise explained(error, f"making topic {name}", cluster.servers) from error
+    names, deadline = {topic.name for topic in topics}, time.monotonic() + ANSWER_S
+    while not names <= _there(cluster, admin).keys() and time.monotonic() < deadline:
+        time.sleep(_AGAIN_S)  # what was made is not known to every broker at once
