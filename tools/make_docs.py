@@ -14,6 +14,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -281,14 +282,17 @@ def _shown(value: object) -> str:
 def processes() -> str:
     rows = [
         (code(r.name), r.doc, codes(r.agents) or "a sink", "yes" if r.pipeline else "no",
-         "a task a partition" if r.spread else "one", r.wing, f"base + {r.port}" if r.port is not None else "")
+         "a task a partition" if r.spread else "one", r.wing, f"base + {r.port}" if r.port is not None else "",
+         f"{r.turn_s:g} s" if math.isfinite(r.turn_s) else "the judge says")
         for r in ROLES
     ]  # fmt: skip
     return page(
         "Processes", "runtime/roster.py",
         "`mendstream run` starts one process for each of these roles (with `--fuse` the four stages are one), and the "
-        "supervisor itself. A process is named `ROLE-REPLICA`, as `model-0`. The base port is `metrics.base_port`.",
-        table(("role", "does", "agents", "pipeline", "tasks", "writes log", "metrics port"), rows),
+        "supervisor itself. A process is named `ROLE-REPLICA`, as `model-0`. The base port is `metrics.base_port`. A "
+        "control process that is silent for 5 s, or longer in one turn than the last column says, is ended and started "
+        "again.",
+        table(("role", "does", "agents", "pipeline", "tasks", "writes log", "metrics port", "hung after"), rows),
     )  # fmt: skip
 
 
@@ -546,7 +550,7 @@ def metrics() -> str:
         "Metrics", "adapters/metrics/table.py",
         "Prometheus text format on `metrics.host`, ports 8001 to 8007 from `metrics.base_port` on: "
         + ", ".join(f"{8001 + place} {name}" for place, name in enumerate(METRICS[0].agents))
-        + ". A fused pipeline serves the four stages on the first of them. Label values come from configuration and "
+        + ". A fused pipeline serves each stage on that stage's own port. Label values come from configuration and "
         "closed lists, never from events.",
         table(("metric", "type", "meaning", "labels", "served by", "buckets (s)"), rows),
     )  # fmt: skip

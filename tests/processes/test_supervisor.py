@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -11,12 +12,15 @@ from multiprocessing import forkserver
 
 import psutil
 import pytest
+from tests.processes import hanging
 from tests.processes.house import STAGES, Running, Spawned, mendstream, run_options, wait_for
 
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.contracts.topics import Topic
 from mendstream.demo.accounting import account
+from mendstream.runtime import worker
 from mendstream.runtime.clock import WallClock
+from mendstream.runtime.roster import ROLE_OF
 from mendstream.simulation.spawned import living
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -86,6 +90,23 @@ def test_a_process_that_dies_again_while_its_restart_is_being_verified_is_restar
         house.hurt("dead-agent")
         house.until(lambda: house.reborn("model-0", 2), 10, why="it runs once more")
         assert house.ended(case).resolved
+
+
+def test_a_control_process_that_hangs_in_a_step_while_its_heart_beats_is_ended_and_starts_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "main", hanging.main)
+    monkeypatch.setitem(ROLE_OF, "judge", dataclasses.replace(ROLE_OF["judge"], turn_s=3.0))
+    with Running(tmp_path) as house:
+        house.until(house.calm)
+        hanging.order(tmp_path).touch()
+        house.until(lambda: house.reborn("judge-0", 1), why="the judge is ended, and started again")
+        said = house.process_log("supervisor")
+        assert "does not come to the end of its turn: killing it" in said
+        assert "is silent" not in said
+        last = house.vitals.at_us
+        house.until(lambda: house.vitals.at_us > last and house.calm(), why="somebody watches again")
+        house.drain()
+    counted = account(tmp_path)
+    assert counted.exact, counted.text
 
 
 def test_a_second_run_on_the_same_directory_is_refused_and_the_first_one_goes_on(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
+from mendstream.adapters.bus.search import first_since
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.errors import CommitUnknown, CouldNot, MendstreamError
 from mendstream.contracts.ports import Block, Claim, Out, Position, TaskCommit
@@ -81,6 +82,13 @@ class SimBus:
     def bounds(self, stream: Stream) -> tuple[Position, Position]:
         self._host.reach()
         return self._log.bounds(stream)
+
+    def waiting(self, stream: Stream, position: Position) -> int:
+        first, end = self.bounds(stream)
+        return max(0, end - max(first, position))
+
+    def since(self, stream: Stream, at_us: int) -> Position:
+        return first_since(self, stream, at_us)
 
     def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
         self._host.reach()

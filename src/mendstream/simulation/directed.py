@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from mendstream.chaos.plan import Injection, Plan
+from mendstream.contracts.records import Scalar
 from mendstream.simulation.dice import Dice
 
 STEPS = ("detection", "logging", "planning", "approval", "execution", "verification", "memory")
@@ -22,6 +23,10 @@ CAUSES = (
     Injection(fault="stuck-agent", params={"target": "decision-0"}, for_ms=6_000),
 )
 """Faults that begin an incident, for what then happens to the incident."""
+_SLOWLY_US = 20_000_000
+"""So long people take who come too late."""
+_NO_INTERIM: tuple[dict[str, str], ...] = ({}, {"SET_THRESHOLD": "observe"})
+"""With the threshold as it was nothing is in force yet when a training fails."""
 Draw = Callable[[random.Random], Plan]
 
 
@@ -125,7 +130,7 @@ def full_disk_in_training(dice: random.Random) -> Plan:
     return _plan(
         "full disk in training", dice, Injection(fault="drift"), Injection(fault="slow-training"),
         Injection(fault=dice.choice(("full-disk", "torn-add")), at_ms=dice.randrange(2_000, 9_000), for_ms=2_000),
-        chaos_ms=14_000,
+        chaos_ms=14_000, policy__modes=dice.choice(_NO_INTERIM),
     )  # fmt: skip
 
 
@@ -135,7 +140,7 @@ def trainer_dies(dice: random.Random) -> Plan:
         "trainer dies", dice, Injection(fault="drift"),
         Injection(fault="dead-agent", params={"target": "trainer-0"},
                   point=dice.choice(("sent:trainer-0", "done:trainer-0"))),
-        chaos_ms=14_000,
+        chaos_ms=14_000, policy__modes=dice.choice(_NO_INTERIM),
     )  # fmt: skip
 
 
@@ -202,6 +207,126 @@ def older_copy(dice: random.Random) -> Plan:
     )  # fmt: skip
 
 
+def closed_early(dice: random.Random) -> Plan:
+    """A person closes what is only logged, then only planned, in force, being done, and being proven."""
+    target: dict[str, Scalar] = {"target": dice.choice(("model-0", "decision-0"))}
+    slow = [
+        Injection(fault="slow-model", at_ms=at_ms, for_ms=dice.randrange(2_000, 3_000))
+        for at_ms in (100, 8_100, 17_100)
+    ]
+    return _plan(
+        "closed early", dice, *slow,
+        Injection(fault="pause-healing", for_ms=4_000),
+        Injection(fault="close-by-hand", point="done:step:logging", at_ms=200),
+        Injection(fault="open-transaction", params={"topic": "policy-requests"}, at_ms=8_000, for_ms=5_000),
+        Injection(fault="close-by-hand", point="done:step:planning", at_ms=8_200),
+        Injection(fault="close-by-hand", point="done:step:execution", at_ms=17_200),
+        Injection(fault="dead-agent", params=target, at_ms=26_000),
+        Injection(fault="close-by-hand", point="done:step:execution", at_ms=25_900),
+        Injection(fault="dead-agent", params=target, at_ms=29_000),
+        Injection(fault="close-by-hand", at_ms=30_500),
+        chaos_ms=31_000,
+    )  # fmt: skip
+
+
+def well_by_itself(dice: random.Random) -> Plan:
+    """It passes before anybody acts: while healing is paused, while the policy hears nothing, while people think."""
+    begins = (100, 13_000, 26_000)
+    slow = [Injection(fault="slow-model", at_ms=at_ms, for_ms=dice.randrange(1_500, 2_500)) for at_ms in begins]
+    plan = _plan(
+        "well by itself", dice, *slow,
+        Injection(fault="pause-healing", for_ms=11_000),
+        Injection(fault="open-transaction", params={"topic": "policy-requests"}, at_ms=12_900, for_ms=11_000),
+        chaos_ms=38_000, policy__modes={"SAFE_MODE_ON": "ask"},
+    )  # fmt: skip
+    return msgspec.structs.replace(plan, people={"answer_us": _SLOWLY_US})
+
+
+def well_without_help(dice: random.Random) -> Plan:
+    """Nothing may be done, and it is over before anybody has come."""
+    plan = _plan(
+        "well without help", dice, Injection(fault="slow-model", for_ms=dice.randrange(2_000, 4_000)),
+        policy__modes={"SAFE_MODE_ON": "observe", "RESTART": "observe"},
+    )  # fmt: skip
+    return msgspec.structs.replace(plan, people={"answer_us": _SLOWLY_US})
+
+
+def hung_control(dice: random.Random) -> Plan:
+    """The work of a control process stands still for long, its heart beats on; and something is ill meanwhile."""
+    target = dice.choice(("joiner-0", "judge-0", "policy-0", "healing-0"))
+    return _plan(
+        "hung control", dice,
+        Injection(fault="paused-agent", params={"target": target}, at_ms=dice.randrange(1_000), for_ms=28_000),
+        msgspec.structs.replace(dice.choice(CAUSES), at_ms=dice.randrange(26_000)), chaos_ms=29_000,
+    )  # fmt: skip
+
+
+def said_no(dice: random.Random) -> Plan:
+    """People are asked about everything, and want nothing of it; healing may die when it hears so."""
+    death = Injection(fault="dead-agent", params={"target": "healing-0"}, point="sent:step:approval")
+    plan = _plan(
+        "said no", dice, dice.choice((CAUSES[0], CAUSES[2], CAUSES[3])), *([death] if dice.random() < 0.5 else []),
+        policy__modes={"SAFE_MODE_ON": "ask", "RESTART": "ask"},
+    )  # fmt: skip
+    return msgspec.structs.replace(plan, people={"yes": 0.0})
+
+
+def closed_while_asked(dice: random.Random) -> Plan:
+    """People who are asked close the incident instead."""
+    plan = _plan(
+        "closed while asked", dice, dice.choice((CAUSES[0], CAUSES[2], CAUSES[3])),
+        policy__modes={"SAFE_MODE_ON": "ask", "RESTART": "ask"},
+    )  # fmt: skip
+    return msgspec.structs.replace(plan, people={"answer_us": _SLOWLY_US, "closing": dice.choice((0.3, 1.0))})
+
+
+def late_policy(dice: random.Random) -> Plan:
+    """A proposal reaches the policy when it has expired, and its incident with it."""
+    return _plan(
+        "late policy", dice, dice.choice((CAUSES[0], CAUSES[2], CAUSES[3])),
+        Injection(fault="open-transaction", params={"topic": "policy-requests"}, for_ms=dice.randrange(17_000, 20_000)),
+        chaos_ms=22_000,
+    )  # fmt: skip
+
+
+def half_granted(dice: random.Random) -> Plan:
+    """The policy grants less of the first measure than was asked for, and refuses the second: the first is undone."""
+    return _half_a_remedy("half granted", dice, policy__modes={"RETRAIN": "observe"})
+
+
+def half_answered(dice: random.Random) -> Plan:
+    """So it does, and asks a person about the second, who says no, or nothing."""
+    timeout_s = dice.choice((3, 3600))
+    return _half_a_remedy(
+        "half answered", dice, 20_000, policy__modes={"RETRAIN": "ask"}, healing__person_timeout_s=timeout_s
+    )  # fmt: skip
+
+
+def half_paid(dice: random.Random) -> Plan:
+    """The budget of actions ends with the first measure."""
+    return _half_a_remedy("half paid", dice, healing__actions_per_hour=1)
+
+
+def _half_a_remedy(name: str, dice: random.Random, chaos_ms: int = 12_000, **settings: Any) -> Plan:
+    plan = _plan(
+        name, dice, Injection(fault="low-threshold", params={"value": dice.choice((0.25, 0.29))}),
+        Injection(fault="drift", at_ms=500), chaos_ms=chaos_ms, **settings,
+    )  # fmt: skip
+    return msgspec.structs.replace(plan, people={"yes": 0.0, "answer_us": dice.choice((1_500_000, 6_000_000))})
+
+
+def promotion(dice: random.Random) -> Plan:
+    """A new version is trained, passes the gate in the shadow, and is promoted; sometimes somebody dies on the way."""
+    death = Injection(
+        fault="dead-agent", params={"target": dice.choice(("model-0", "healing-0", "judge-0", "joiner-0"))},
+        at_ms=dice.randrange(10_000, 28_000),
+    )  # fmt: skip
+    deaths = [death] if dice.random() < 0.5 else []
+    return _plan(
+        "promotion", dice, Injection(fault="drift", at_ms=9_000), *deaths, chaos_ms=29_000, ingestion__rate=150.0,
+    )  # fmt: skip
+
+
 def nothing(dice: random.Random) -> Plan:
     """Nothing happens, and nobody may cry wolf."""
     return _plan("nothing", dice, run__fuse=dice.random() < 0.5, run__partitions=dice.choice((1, 2)))
@@ -210,7 +335,9 @@ def nothing(dice: random.Random) -> Plan:
 DIRECTED: tuple[Draw, ...] = (
     crash_before_the_answer, crash_in_a_step, policy_down, healing_and_more, two_supervisors, late_verdict,
     late_config, rollback_and_promotion, second_incident, full_disk_in_training, trainer_dies, clock_in_proof,
-    lock_holder, hidden_records, replaced_owner, split_owners, older_copy, nothing,
+    lock_holder, hidden_records, replaced_owner, split_owners, older_copy, closed_early, well_by_itself,
+    well_without_help, hung_control, said_no, closed_while_asked,
+    late_policy, half_granted, half_answered, half_paid, promotion, nothing,
 )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class SimFault:
     """Parameters with their defaults. A `target` is a process of the plan's house."""
     weight: float = 1.0
     """How often the swarm draws it, against the others."""
+    said: bool = False
+    """It is a record that ends it: a power cut or a full disk may take that, and the fault would stay for ever."""
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -320,6 +322,11 @@ def _promote_first(machine: Machine, params: Params) -> None:
         )
 
 
+def _low_threshold(machine: Machine, params: Params) -> None:
+    """A person sets a threshold so low that the policy lets nobody lower it by a whole step."""
+    _change(machine, current_config(machine.log), {"decision_threshold": float(params["value"])}, "misses cost more")
+
+
 def _close_incident(machine: Machine, params: Params) -> None:
     """A person closes the newest incident, whatever it is about."""
     steps = [
@@ -401,7 +408,7 @@ FAULTS: tuple[SimFault, ...] = (
              {"least_ms": 300, "most_ms": 1_500}),
     SimFault("clock-jump", "The machine's time is set.", _clock_jump, None, {"by_ms": 2000}),
     SimFault("slow-model", "Each call of the model takes longer.", _slow_model, _usual_model,
-             {"call_ms": 350.0, "row_ms": 0.0}, 3.0),
+             {"call_ms": 350.0, "row_ms": 0.0}, 3.0, said=True),
     SimFault("bad-model", "A worse version is promoted by force.", _bad_model, None, {}, 3.0),
     SimFault("torn-add", "Of a new model, half of the file arrives.", _torn_add, _whole_add),
     SimFault("lost-model", "The live model's files are gone.", _lose_model, _restore_model),
@@ -414,8 +421,10 @@ FAULTS: tuple[SimFault, ...] = (
     SimFault("duplicates", "Events come again.", *_regime("duplicates")),
     SimFault("no-labels", "No ground truth comes in.", *_regime("no-labels")),
     SimFault("late-labels", "Ground truth comes late.", *_regime("late-labels")),
-    SimFault("pause-healing", "A person pauses healing, and resumes it.", _pause_healing, _resume_healing),
+    SimFault("pause-healing", "A person pauses healing, and resumes it.", _pause_healing, _resume_healing, said=True),
     SimFault("promote-by-hand", "A person promotes a version, whatever healing is about.", _promote_first),
+    SimFault("low-threshold", "A person sets a low threshold for decisions.", _low_threshold, None, {"value": 0.25},
+             0.5),
     SimFault("close-by-hand", "A person closes the newest incident.", _close_incident, None, {}, 0.5),
 )  # fmt: skip
 FAULT_OF = {fault.name: fault for fault in FAULTS}

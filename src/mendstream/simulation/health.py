@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from mendstream.contracts.topics import Stream
 from mendstream.runtime.roster import ROLE_OF, places
-from mendstream.simulation.machine import SUPERVISOR, Machine
+from mendstream.simulation.machine import SUPERVISOR, Life, Machine
+
+LATELY_US = 6_000_000
+"""What was wrong within this time may still be what somebody is taken for ill for."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that ended without an order."""
+    """The end of a process."""
 
     at_us: int
     process: str
@@ -26,12 +29,16 @@ class Health:
         roster = places(fuse=run.fuse, partitions=run.partitions, replicas=run.replicas, trainer=False)
         self._machine = machine
         self.pipeline = tuple(place.process for place in roster if ROLE_OF[place.role].pipeline)
+        self.control = tuple(place.process for place in roster if not ROLE_OF[place.role].pipeline)
         self.processes = (SUPERVISOR, *(place.process for place in roster))
         now = machine.kernel.now_us
         self._ill_at = dict.fromkeys(self.processes, now)
         self._why = dict.fromkeys(self.processes, "not started")
         self._read = 0
         self.deaths: list[Ended] = []
+        """Without an order."""
+        self.unjust: list[Ended] = []
+        """Control processes that the supervisor ended, and that had been well for a while."""
         self.began_us = now
         """When the present supervisor was started."""
         self.looked_at_us = now
@@ -53,14 +60,22 @@ class Health:
                 self._note(name, why, now)
 
     def _see_lives(self) -> None:
-        for life in self._machine.life[self._read :]:
+        lives = self._machine.life[self._read :]
+        stops = {life.at_us for life in lives if life.process == SUPERVISOR and life.what == "ended"}
+        for life in lives:
             if life.process == SUPERVISOR and life.what == "started":
                 self.began_us = life.at_us
             elif life.what == "ended":
-                self._note(life.process, "dead", life.at_us)
+                ended = Ended(life.at_us, life.process, life.generation)
                 if not life.ordered:
-                    self.deaths.append(Ended(life.at_us, life.process, life.generation))
+                    self.deaths.append(ended)
+                elif life.at_us not in stops and self._control_was_well(life):
+                    self.unjust.append(ended)
+                self._note(life.process, "dead", life.at_us)
         self._read = len(self._machine.life)
+
+    def _control_was_well(self, life: Life) -> bool:
+        return life.process in self.control and life.at_us - self._ill_at[life.process] > LATELY_US
 
     def well_us(self, *names: str) -> int:
         """For how long all of them have been well."""

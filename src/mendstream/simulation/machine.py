@@ -14,7 +14,7 @@ from greenlet import GreenletExit
 
 from mendstream.contracts.errors import MendstreamError
 from mendstream.contracts.models import ModelCard
-from mendstream.contracts.ports import Bus, Ended, Mark, Sink, Source, Started, StepMarks, TaskCommit
+from mendstream.contracts.ports import Bus, Ended, LifeSign, Mark, Sink, Source, Started, StepMarks, TaskCommit
 from mendstream.contracts.records import IncidentStep, decode_each
 from mendstream.contracts.topics import Stream, Topic, Wing
 from mendstream.runtime.exits import BUG, exit_code
@@ -294,7 +294,7 @@ class SimWorld:
 
     def sink(self, role: str, bus: Bus) -> Sink:
         if role == "recorder":
-            return self._machine.store.recorder(bus, self._process)
+            return self._machine.store.recorder(bus, self._process, self.stopwatch)
         from mendstream.adapters.models.trainer import Trainer
 
         took = self._machine.habits.train_us
@@ -316,8 +316,8 @@ class SimWorld:
     def memory_mb(self) -> float:
         return 50.0
 
-    def beat(self) -> None:
-        self._machine.beats[self._process.name] = self.clock.now_us()
+    def beat(self, turn_us: int) -> None:
+        self._machine.beats[self._process.name] = LifeSign(self.clock.now_us(), turn_us)
 
     def assigned(self) -> Sequence[int] | None:
         return self._machine.assignment.get(self._process.name)
@@ -367,7 +367,7 @@ class Machine:
         """Files of model versions that a fault has put away."""
         self.regimes: list[str] = []
         self.marks: dict[tuple[str, int], SimMarks] = {}
-        self.beats: dict[str, int] = {}
+        self.beats: dict[str, LifeSign] = {}
         self.assignment: Mapping[str, Sequence[int]] = {}
         self.processes: dict[str, SimProcess] = {}
         self.generations: dict[str, int] = {}
@@ -404,6 +404,7 @@ class Machine:
         self.clock.set_to(max(self.wall.now_us(), self.log.newest_us + 1))
         self._ended.clear()
         process = self._new(SUPERVISOR, self.generations.get(SUPERVISOR, 0) + 1)
+        self.lived(process, "started")
         process.spawn(lambda: self._supervise(process), lambda error: self._supervisor_ended(process, error))
 
     def _supervise(self, process: SimProcess) -> None:
@@ -448,15 +449,16 @@ class Machine:
         self._pids += 1
         self.generations[name] = max(self.generations.get(name, 0), generation)
         process = self.processes[name] = SimProcess(self, name, generation, self._pids)
-        self.lived(process, "started")
         return process
 
     def lived(self, process: SimProcess, what: Literal["started", "ready", "ended"], *, ordered: bool = False) -> None:
         self.life.append(Life(self.kernel.now_us, process.name, process.writer.generation, what, ordered))
 
-    def launch(self, name: str, generation: int) -> SimProcess:
-        """Start a process of the house; under which generation is the caller's affair."""
+    def launch(self, name: str, generation: int, *, beside: bool = False) -> SimProcess:
+        """Start a process of the house, or `beside` it; under which generation is the caller's affair."""
         process = self._new(name, generation)
+        if not beside:
+            self.lived(process, "started")
         role, _, replica = name.rpartition("-")
         place = Place(role, int(replica))
 
@@ -505,7 +507,7 @@ class Machine:
     def beside(self, name: str) -> None:
         """One more process of the same name that the house knows nothing of."""
         real = self.processes[name]
-        double = self.launch(name, self.generations[name] + 1)
+        double = self.launch(name, self.generations[name] + 1, beside=True)
         self.processes[name] = real
         self.doubles.append(double)
 
@@ -574,8 +576,8 @@ class SimRestarter:
     def wait(self, timeout_s: float) -> list[Ended]:
         return self._machine.ends(self._owner, self._bell, timeout_s)
 
-    def beat_us(self, process: str) -> int:
-        return self._machine.beats.get(process, 0)
+    def life_sign(self, process: str) -> LifeSign:
+        return self._machine.beats.get(process, LifeSign(0, 0))
 
     def failure(self, process: str) -> tuple[str, str] | None:
         return self._machine.failures.pop(process, None)

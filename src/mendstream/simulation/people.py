@@ -6,6 +6,7 @@ How fast, and whether at all, a plan says. When the faults have stopped they are
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mendstream.contracts.errors import LogFull
@@ -39,6 +40,10 @@ class Manners:
     """Chance of an approval."""
     away: bool = False
     """Nobody answers, nobody closes; the house is started again all the same."""
+    blind: bool = False
+    """They answer what they were asked, whatever has become of it meanwhile."""
+    closing: float = 0.0
+    """Chance at each look that they have enough of an open incident, and close it."""
     restart_us: int = 2_000_000
     """How long a house that is down stays so."""
     rules_us: int = 20_000_000
@@ -75,6 +80,11 @@ class People:
         for case in self._story.cases.values():
             step = case.last  # of an incident that has ended, the way out of SAFE_MODE may ask too
             since = self._asked_at.setdefault(step.id, now)
+            if case.open and self.manners.closing:
+                self._have_enough(step.incident.incident_id)
+            if step.phase == Phase.ASKED and self.manners.blind and since == now:
+                self._machine.kernel.after(self.manners.answer_us, partial(self._answer, step.incident.incident_id))
+                self._answered.add(step.id)
             if now - since < self.manners.answer_us or step.id in self._answered:
                 continue
             if step.phase == Phase.ASKED:
@@ -82,12 +92,19 @@ class People:
                 self._answer(step.incident.incident_id)
             elif step.phase == Phase.ESCALATED:
                 self._answered.add(step.id)
-                self._publish(
-                    Closing(
-                        id=self._id(), incident_id=step.incident.incident_id, actor="operator",
-                        reason="looked at it", at_us=self._machine.clock.now_us(),
-                    )
-                )  # fmt: skip
+                self._close(step.incident.incident_id, "looked at it")
+
+    def _have_enough(self, incident_id: str) -> None:
+        if self._machine.dice.of("people who close").random() < self.manners.closing:
+            self._close(incident_id, "it has gone on for long enough")
+
+    def _close(self, incident_id: str, reason: str) -> None:
+        self._publish(
+            Closing(
+                id=self._id(), incident_id=incident_id, actor="operator", reason=reason,
+                at_us=self._machine.clock.now_us(),
+            )
+        )  # fmt: skip
 
     def _mind_the_house(self, now: int) -> None:
         if self._machine.up:

@@ -69,6 +69,8 @@ class Run:
     plan: Plan
     invariants: Sequence[type[Invariant]] = INVARIANTS
     _held: list[Injection] = field(default_factory=list)
+    _said: list[Injection] = field(default_factory=list)
+    """Faults that a record has ended."""
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -104,6 +106,7 @@ class Run:
         self.people.forget()
         for invariant in self.watching:
             invariant.forgot()
+        self._say_again()
 
     # --- the two phases ----------------------------------------------------------------------------------------------
 
@@ -204,6 +207,9 @@ class Run:
         missing = {place.process for place in roster} - set(machine.processes)
         if missing:
             return f"{', '.join(sorted(missing))} not running"
+        stopped = [name for name, process in sorted(machine.processes.items()) if process.frozen]
+        if stopped:
+            return f"{', '.join(stopped)} stopped"
         cases = [case.last.incident.incident_id for case in self.story.open_cases()]
         if cases:
             return f"incidents {', '.join(cases)} are open"
@@ -256,7 +262,21 @@ class Run:
             return
         self._held.remove(injection)
         fault.take(self.machine, {**fault.params, **injection.params})
+        if fault.said:
+            self._said.append(injection)
+        elif fault.name == "full-disk":
+            self._say_again()
         self.story.hurt(injection, False, self.kernel.now_us)
+
+    def _say_again(self) -> None:
+        """End once more what has ended: the record that did so may not be in the log, for a power cut took it, or the
+        disk was full.
+        """
+        held = {injection.fault for injection in self._held}
+        for injection in self._said:
+            fault = FAULT_OF[injection.fault]
+            if fault.take is not None and fault.name not in held:
+                fault.take(self.machine, {**fault.params, **injection.params})
 
     def _stop_faults(self) -> None:
         for injection in list(self._held):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -48,11 +48,8 @@ class SimStore:
         self._holder: Client | None = None
         self._recorders: list[SimRecorder] = []
 
-    def recorder(self, log: Log, client: Client) -> SimRecorder:
-        """Raises NoAnswer if the database is away: who starts looks at its version first."""
-        with self.lock(client):
-            pass
-        made = SimRecorder(log, self._url, self, client)
+    def recorder(self, log: Log, client: Client, stopwatch: Callable[[], float]) -> SimRecorder:
+        made = SimRecorder(log, self._url, self, client, stopwatch)
         self._recorders.append(made)
         return made
 
@@ -95,10 +92,17 @@ class SimStore:
 
 
 class SimRecorder(Recorder):
-    def __init__(self, log: Log, url: str, store: SimStore, client: Client) -> None:
-        super().__init__(log, url)
+    def __init__(
+        self, log: Log, url: str, store: SimStore, client: Client, stopwatch: Callable[[], float]
+    ) -> None:  # fmt: skip
+        super().__init__(log, url, stopwatch=stopwatch)
         self._store = store
         self._client = client
+
+    def _prepare(self) -> None:
+        """The tables are there: what is left of it is a look at their version, for which the writers' lock is taken."""
+        with self._store.lock(self._client):
+            pass
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:

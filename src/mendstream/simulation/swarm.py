@@ -16,7 +16,7 @@ CHAOS_MS = 8_000
 _WEIGHTS = [fault.weight for fault in FAULTS]
 _MODES: tuple[dict[str, str], ...] = (
     {}, {}, {}, {"RESTART": "ask"}, {"SAFE_MODE_ON": "ask", "ROLLBACK": "ask"}, {"SAFE_MODE_OFF": "ask"},
-    {"RETRAIN": "ask", "PROMOTE": "ask"}, {"RESTART": "observe"},
+    {"RETRAIN": "ask", "PROMOTE": "ask"}, {"RESTART": "observe"}, {"SET_THRESHOLD": "observe"}, {"RETRAIN": "observe"},
 )  # fmt: skip
 """How much the policy may decide alone."""
 _TOPICS = ("features", "predictions", "alerts", "config-updates", "policy-decisions", "vitals")
@@ -82,4 +82,9 @@ def _habits(dice: random.Random) -> dict[str, Any]:
 
 
 def _people(dice: random.Random) -> dict[str, Any]:
-    return {"yes": dice.choice((0.0, 0.8, 1.0)), "away": dice.random() < 0.2}
+    found = {"yes": dice.choice((0.0, 0.8, 1.0)), "away": dice.random() < 0.2}
+    if dice.random() < 0.2:  # later than the house may wait, and to what is not asked any more
+        found |= {"blind": True, "answer_us": dice.choice((1_500_000, 6_000_000))}
+    if dice.random() < 0.2:
+        found["closing"] = dice.choice((0.1, 0.5))
+    return found

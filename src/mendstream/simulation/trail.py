@@ -7,12 +7,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.knobs import Fold, LiveConfig, fold
 from mendstream.contracts.ports import Block
-from mendstream.contracts.records import ConfigChange, Counts, DeadLetter, Decision, Exit, Feedback, Record, decode_each
+from mendstream.contracts.records import (
+    ConfigChange,
+    Counts,
+    DeadLetter,
+    DeadReason,
+    Decision,
+    Exit,
+    Feedback,
+    Record,
+    decode_each,
+)
 from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.simulation.log import SimLog
 from mendstream.simulation.machine import Machine
@@ -52,7 +63,9 @@ class Trail:
         self._tape = machine.tape
         self.partitions = machine.settings.run.partitions
         data = [Topic.RAW_EVENTS, Topic.FEATURES, Topic.PREDICTIONS]
-        self.frames = {Stream(t, p): list(self._parts(Stream(t, p))) for t in data for p in range(self.partitions)}
+        self.frames = {
+            Stream(t, p): list(parts_of(machine.log, Stream(t, p))) for t in data for p in range(self.partitions)
+        }
         self.decisions = {p: self._records(Stream(Topic.DECISIONS, p), Decision) for p in range(self.partitions)}
         self.feedback = {p: self._records(Stream(Topic.FEEDBACK, p), Feedback) for p in range(self.partitions)}
         self.letters = [
@@ -68,6 +81,8 @@ class Trail:
         self.outcomes = self._outcomes()
         self.set_aside = self._set_aside()
         """Stage -> ids of events that it put to the dead letters."""
+        self.unjoined = self._unjoined()
+        """Ids of events whose prediction or label was before several joiners that died."""
 
     def ids(self, stream: Stream) -> list[str]:
         """Event ids in the order of the stream."""
@@ -80,13 +95,6 @@ class Trail:
         return 0 if held is None else held.positions.get(stream, 0)
 
     # --- reading -----------------------------------------------------------------------------------------------------
-
-    def _parts(self, stream: Stream) -> Iterator[Part]:
-        for block in everything(self._log, stream):
-            with pa.ipc.open_stream(pa.py_buffer(block.value)) as reader:
-                batch = reader.read_next_batch()
-                meta = json.loads(reader.schema.metadata[b"mendstream"])
-            yield Part(meta, batch, batch.column("event_id").to_pylist())
 
     def _records(self, stream: Stream, kind: type[Any]) -> list[Any]:
         return [record for record in records_of(self._log, stream) if isinstance(record, kind)]
@@ -136,14 +144,39 @@ class Trail:
         found: dict[str, list[str]] = {}
         for letter in self.letters:
             if letter.stage in ("feature", "model", "decision"):
-                with pa.ipc.open_stream(pa.py_buffer(letter.value)) as reader:
-                    found.setdefault(letter.stage, []).extend(reader.read_next_batch().column("event_id").to_pylist())
+                found.setdefault(letter.stage, []).extend(_ids(letter))
         return found
+
+    def _unjoined(self) -> set[str]:
+        found: set[str] = set()
+        for letter in self.letters:
+            if letter.stage == "joiner" and letter.reason is DeadReason.QUARANTINED:
+                if letter.topic == Topic.FEEDBACK:
+                    found.add(msgspec.json.decode(letter.value, type=Feedback).event_id)
+                else:
+                    found.update(_ids(letter))
+        return found
+
+
+def _ids(letter: DeadLetter) -> list[str]:
+    """Of the events in a letter that has a frame."""
+    with pa.ipc.open_stream(pa.py_buffer(letter.value)) as reader:
+        ids: list[str] = reader.read_next_batch().column("event_id").to_pylist()
+    return ids
 
 
 def everything(log: SimLog, stream: Stream) -> list[Block]:
     """All blocks of a stream."""
     return log.read(stream, 0, max_rows=1 << 30, max_bytes=1 << 40)
+
+
+def parts_of(log: SimLog, stream: Stream) -> Iterator[Part]:
+    """All frames of a stream."""
+    for block in everything(log, stream):
+        with pa.ipc.open_stream(pa.py_buffer(block.value)) as reader:
+            batch = reader.read_next_batch()
+            meta = json.loads(reader.schema.metadata[b"mendstream"])
+        yield Part(meta, batch, batch.column("event_id").to_pylist())
 
 
 def records_of(log: SimLog, stream: Stream) -> Iterator[Record]:

@@ -48,6 +48,15 @@ def test_nothing_is_resolved_right_after_an_act_without_being_verified():
         assert Phase.RESOLVED not in MOVES[phase]
 
 
+def test_what_is_approved_is_put_out_and_nothing_else():
+    """Both happen in one turn: nobody can come between with a closing, a failure or a change of mind."""
+    assert MOVES[Phase.APPROVED] == {Phase.EXECUTING}
+
+
+def test_what_is_escalated_comes_to_its_end_and_is_never_planned_again():
+    assert MOVES[Phase.ESCALATED] == ENDS
+
+
 @pytest.mark.parametrize(("now", "to"), list(itertools.product(Phase, Phase)))
 def test_a_move_is_made_if_it_is_listed_and_is_a_bug_if_not(now, to):
     if to in MOVES[now]:

@@ -130,15 +130,18 @@ class House:
 
     # --- turning ---------------------------------------------------------------------------------------------------
 
-    def feed(self, *records, at=None):
-        """One turn: what waits in config-updates comes with it."""
+    def feed(self, *records, at=None, resumed=False):
+        """One turn: what waits in config-updates comes with it. `resumed`: it is the first one of a new owner."""
         if at is not None:
             self.now = at
         changes, self.coming = self.coming, []
         for change in changes:
             self.config, _ = knobs.fold(self.config, change)
         self.turns += 1
-        batch = Batch(turn=f"i/healing/0/{self.turns}", partition=0, config=self.config, records=[*records, *changes])
+        batch = Batch(
+            turn=f"i/healing/0/{self.turns}", partition=0, config=self.config, records=[*records, *changes],
+            resumed=resumed,
+        )  # fmt: skip
         before = plain.encode(self.state)
         state, outputs = self.agent.step(plain.decode(before, HealingState), batch, self.now)
         again, repeated = self.agent.step(plain.decode(before, HealingState), batch, self.now)

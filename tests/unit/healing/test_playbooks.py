@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.healing.house import SECOND, House
+from tests.unit.healing.house import PANE, SECOND, House
 
 from mendstream.agents.healing.playbooks import PLAYBOOKS, WAY_BACK
 from mendstream.contracts.knobs import Mode
@@ -615,6 +615,22 @@ def test_the_proof_needs_every_current_owner_of_a_decision_task():
         house.pane(0)
     assert house.incident.phase == "VERIFYING"
     house.panes(9)
+    assert not house.open
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_what_was_served_before_healing_began_again_proves_nothing_alone(resumed):
+    """The whole house may have been started again with it, and serve quite otherwise now."""
+    house = House().healthy()
+    slow_model(house)
+    house.approve()
+    house.panes(8)
+    assert house.incident.phase == "VERIFYING"
+    house.serve(100)
+    house.now += PANE
+    house.feed(house.vitals(), at=house.now + 3 * SECOND, resumed=resumed)
+    assert bool(house.open) is resumed
+    house.panes(2)
     assert not house.open
 
 

@@ -52,6 +52,22 @@ def test_modified_is_executed_as_modified():
     assert (row.agl_decision, row.proposed_action, row.approved_action) == ("MODIFIED", asked, modified)
 
 
+def test_what_is_approved_is_put_out_in_the_same_turn():
+    house = firing()
+    house.approve()
+    assert house.incident.phase is Phase.EXECUTING
+    assert [step.phase for step in house.steps[-2:]] == [Phase.APPROVED, Phase.EXECUTING]
+    assert len(house.changes) == 1
+
+
+def test_a_closing_that_comes_with_a_yes_comes_first_and_nothing_is_put_out():
+    house = firing()
+    house.feed(house.verdict(), house.closing(house.incident.incident_id))
+    assert not house.open
+    assert not house.changes
+    assert house.head.status is Status.FAILED
+
+
 @pytest.mark.parametrize("kind", ["DENIED", "EXPIRED"])
 def test_a_no_leads_to_the_next_rung_and_does_nothing(kind):
     house = firing()

@@ -259,6 +259,19 @@ def test_a_stage_that_waits_for_a_dead_one_is_not_to_blame():
     assert [name for name, (firing, _) in said.items() if firing] == ["decision-0"]
 
 
+def test_a_judge_that_has_just_begun_does_not_blame_who_waits_for_one_that_it_never_heard():
+    """Nor does it call that one silent yet: it may be gone for good."""
+    alive = Alive()
+    alive.after(0.25, *waiting(alive), pulse("decision-0", T0, turns=7, backlog=0))
+    alive.watch.wake(alive.now + 250_000, resumed=True)
+    for _ in range(36):
+        said = alive.after(0.25, *waiting(alive))
+        assert not any(firing for firing, _ in said.values())
+    for _ in range(8):
+        said = alive.after(0.25, *waiting(alive))
+    assert [name for name, (firing, _) in said.items() if firing] == ["decision-0"]
+
+
 def test_a_stage_has_its_time_once_the_one_that_it_waited_for_is_back():
     alive = Alive()
     alive.after(0.25, *waiting(alive), pulse("decision-0", T0, turns=7, backlog=0))

@@ -26,9 +26,10 @@ from mendstream.contracts.records import (
 from mendstream.contracts.topics import CONFIG, Stream, Topic, Wing
 from mendstream.runtime.answers import UNANSWERED_US
 from mendstream.runtime.exits import COULD_NOT, FULL
-from mendstream.runtime.roster import Place, places
+from mendstream.runtime.roster import SINK_S, STEP_S, Place, places
 from mendstream.runtime.supervision import (
     BACKOFF_US,
+    BEAT_US,
     COMMANDS,
     INTENSITY,
     SILENT_US,
@@ -376,6 +377,75 @@ def test_nobody_is_called_silent_for_time_that_the_supervisor_missed(house, miss
     house.end(HEALING)
     house.go_on(SECOND_US)
     assert house.lives(HEALING)
+
+
+# --- turns that do not end -------------------------------------------------------------------------------------------
+
+STEP_US, SINK_US = round(STEP_S * 1e6), round(SINK_S * 1e6)
+
+
+@pytest.mark.parametrize("process", ["joiner-0", "judge-0", "policy-0", HEALING])
+def test_a_control_process_whose_turn_does_not_end_is_killed_and_started_again(house, process):
+    house.step()
+    house.restarter.hung.add(process)
+    house.go_on(STEP_US - TICK_US)
+    assert house.restarter.killed == []
+    house.go_on(2 * TICK_US)
+    assert house.restarter.killed == [process]
+    house.restarter.hung.clear()
+    house.go_on(STEP_US + SECOND_US)
+    assert house.lives(process)
+    assert house.restarter.killed == [process]
+    assert [(end.process, end.code, end.expected) for end in house.exits] == [(process, -9, False)]
+
+
+def test_one_that_hangs_in_every_life_is_ended_in_every_life(house):
+    house.step()
+    house.restarter.hung.add(HEALING)
+    house.go_on(4 * STEP_US)
+    assert len(house.restarter.killed) == 3
+    assert house.supervision.failure is None, "its ends lie far apart"
+
+
+def test_a_sink_may_take_long_over_a_turn_but_not_for_ever(house):
+    house.step()
+    house.restarter.hung.add("recorder-0")
+    house.go_on(SINK_US - TICK_US)
+    assert house.restarter.killed == []
+    house.go_on(2 * TICK_US)
+    assert house.restarter.killed == ["recorder-0"]
+
+
+def test_a_turn_lasts_only_while_its_process_is_awake(house):
+    """On a machine that has no time for it, its signs of life come late too: not it is slow, everything is."""
+    house.step()
+    house.restarter.hung.add(HEALING)
+    house.restarter.late_us[HEALING] = 8 * BEAT_US
+    house.go_on(4 * STEP_US)
+    assert house.restarter.killed == []
+    del house.restarter.late_us[HEALING]
+    house.go_on(STEP_US)
+    assert house.restarter.killed == [HEALING]
+
+
+@pytest.mark.parametrize("missed_us", [3600 * SECOND_US, -3600 * SECOND_US])
+def test_nobody_is_called_hung_for_time_that_the_supervisor_missed(house, missed_us):
+    house.step()
+    house.restarter.hung.update(place.process for place in EVERYBODY)
+    house.go_on(SECOND_US)
+    house.clock.advance(us=missed_us)
+    house.go_on(SECOND_US)
+    house.restarter.hung.clear()
+    house.go_on(STEP_US)
+    assert house.restarter.killed == []
+
+
+def test_a_pipeline_process_that_hangs_is_the_judges_business(house):
+    house.step()
+    house.restarter.hung.add(MODEL)
+    house.go_on(2 * SINK_US)
+    assert house.lives()
+    assert house.restarter.killed == []
 
 
 # --- ends that nobody answers ----------------------------------------------------------------------------------------

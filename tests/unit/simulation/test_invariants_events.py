@@ -73,6 +73,16 @@ def test_a_database_that_is_away_stops_nobody_and_is_caught_up():
     assert set(run.machine.generations.values()) == {1}, "somebody was started again"
 
 
+def test_a_recorder_that_starts_while_the_database_is_away_waits_for_it():
+    run = run_of(
+        Injection(fault="store-down", for_ms=9_000), Injection(fault="bad-model"),
+        Injection(fault="dead-agent", params={"target": "recorder-0"}, at_ms=500), chaos_ms=12_000,
+    )  # fmt: skip
+    assert broken(run) == []
+    assert run.machine.generations.pop("recorder-0") == 2
+    assert set(run.machine.generations.values()) == {1}, "somebody was started again"
+
+
 def test_a_recorder_that_dies_in_a_transaction_goes_on_where_the_rows_end():
     run = run_of(
         Injection(fault="store-slow", for_ms=6_000), Injection(fault="bad-model"),

@@ -6,11 +6,11 @@ import pytest
 
 from mendstream.chaos.plan import Injection, Plan
 from mendstream.simulation.bugs.healing import BUGS
-from mendstream.simulation.invariants import INVARIANTS, config, governance, healing, watching
+from mendstream.simulation.invariants import INVARIANTS, config, gates, governance, healing, watching
 from mendstream.simulation.invariants.base import Invariant
 from mendstream.simulation.schedule import Run
 
-FILES = (config, governance, healing, watching)
+FILES = (config, gates, governance, healing, watching)
 OURS = tuple(kind for kind in INVARIANTS if kind.__module__ in {file.__name__ for file in FILES})
 BY_NAME = {kind.name: kind for kind in OURS}
 SEEDS = 5

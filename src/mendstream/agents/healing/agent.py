@@ -51,6 +51,8 @@ class HealingAgent:
             outputs=Outputs(batch.turn),
             base=batch.config.version,
         )
+        if batch.resumed:
+            state.resumed_us = now
         run = _graph()  # at the first step, not at the first incident: the import takes a second or two
         inbox.fold(turn, batch)
         self._advance(turn, run)

@@ -274,6 +274,8 @@ class HealingState(msgspec.Struct):
     history: list[LiveVersion] = []
     changed_at_us: int = 0
     """Newest config change by anybody but healing."""
+    resumed_us: int = 0
+    """When its present owner began."""
     vitals: Vitals | None = None
     pane: dict[str, Tally] = {}
     """Per task, what was served between the newest vitals and those before."""

@@ -142,6 +142,8 @@ class Watch(msgspec.Struct):
         return False
 
     def _away(self, process: str, silence_us: int) -> bool:
-        """Whether it has ended, or is not heard: what waits for it, nobody has counted since."""
+        """Whether it has ended, or is not heard: what waits for it, nobody has counted since. It need not be its own
+        fault: a judge that has just begun does not call it silent yet, and does not blame who waits for it either.
+        """
         seen = self.processes.get(process)
-        return seen is None or seen.exit_code is not None or self.silence_us(seen) >= silence_us
+        return seen is None or seen.exit_code is not None or self.awake_us - seen.heard_us >= silence_us

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from mendstream.agents.healing import agent, chain, due, effects, inbox, proposing
+from mendstream.agents.healing import agent, chain, due, effects, inbox, nodes, proposing
 from mendstream.agents.healing import log as healing_log
 from mendstream.agents.healing.playbooks import proofs
-from mendstream.agents.healing.playbooks.base import Draft, Measure
+from mendstream.agents.healing.playbooks.base import Draft, Found, Measure
+from mendstream.agents.healing.playbooks.base import Finding as Proof
 from mendstream.agents.healing.state import Act, Incident
 from mendstream.agents.healing.turn import Turn
 from mendstream.agents.monitoring.detectors.liveness import Liveness
@@ -28,11 +29,12 @@ from mendstream.contracts.incident import Phase
 from mendstream.contracts.knobs import Fold, LiveConfig, fold
 from mendstream.contracts.ports import TaskCommit
 from mendstream.contracts.records import ActionKind, ConfigChange, IncidentStep, Verdict
-from mendstream.runtime import leg
+from mendstream.runtime import leg, supervision
 from mendstream.runtime.leg import Leg
 from mendstream.simulation.bugs.base import Bug, Patch, replaced
 from mendstream.simulation.dice import Dice
 from mendstream.simulation.log import SimLog
+from mendstream.simulation.machine import SimWorld
 
 # --- plans that lead to the seam -------------------------------------------------------------------------------------
 
@@ -91,6 +93,10 @@ def _many_deaths(dice: random.Random) -> tuple[Injection, ...]:
 
 def _stands_still(dice: random.Random) -> tuple[Injection, ...]:
     return (_hit("paused-agent", "decision-0", dice.randrange(3_000, 4_000), 10_000),)
+
+
+def _hung(dice: random.Random) -> tuple[Injection, ...]:
+    return (_hit("paused-agent", dice.choice(("judge-0", "healing-0")), dice.randrange(1_000), 28_000),)
 
 
 def _bad(dice: random.Random) -> tuple[Injection, ...]:
@@ -160,6 +166,19 @@ def _forgets_the_way_back() -> AbstractContextManager[None]:
         del turn.state.incidents[incident.key]
 
     return replaced(agent, "retire", retire)
+
+
+@contextmanager
+def _waits_for_no_gate() -> Iterator[None]:
+    real = due.finding
+
+    def finding(incident: Incident, turn: Turn) -> Proof:
+        if incident.act.action.kind is ActionKind.SHADOW:
+            return Proof(Found.PROVEN, "it was trained, was it not", {})
+        return real(incident, turn)
+
+    with replaced(due, "finding", finding), replaced(nodes, "finding", finding):
+        yield
 
 
 # --- governance ------------------------------------------------------------------------------------------------------
@@ -296,6 +315,19 @@ def _only_heartbeats() -> AbstractContextManager[None]:
     return replaced(Watch, "stall_us", lambda watch, task: 0)
 
 
+def _hears_the_heart_only() -> AbstractContextManager[None]:
+    return replaced(supervision, "BEAT_US", 0)
+
+
+def _tells_no_turns() -> AbstractContextManager[None]:
+    real = SimWorld.beat
+
+    def beat(self: SimWorld, turn_us: int) -> None:
+        real(self, 0)
+
+    return replaced(SimWorld, "beat", beat)
+
+
 def _blames_who_waits() -> AbstractContextManager[None]:
     return replaced(Watch, "explained", lambda watch, task, stall_us, pressure_rows: False)
 
@@ -318,6 +350,8 @@ BUGS: tuple[Bug, ...] = (
         lambda: _on_resume(_chooses_again), _plan("interrupted", _interrupted("planning"))),
     Bug("orders again", "chosen once", "A new owner of healing's task orders again what was already ordered.",
         lambda: _on_resume(_orders_again), _plan("interrupted", _interrupted("execution"))),
+    Bug("waits for no gate", "promoted through the gate", "A new model is promoted as soon as it is in the shadow.",
+        _waits_for_no_gate, _plan("promotion", _drift, 20_000, ingestion__rate=150.0)),
     Bug("forgets the way back", "the house becomes well", "SAFE_MODE is entered and never left.",
         _forgets_the_way_back, _plan("a slow model", _slow)),
     Bug("acts unasked", "approved before done", "It is carried out before anybody has answered.", _acts_unasked,
@@ -348,6 +382,10 @@ BUGS: tuple[Bug, ...] = (
         _plan("stands still", _stands_still, 12_000)),
     Bug("blames who waits", "a healthy target never", "A stage that waits for a later one is taken for stuck.",
         _blames_who_waits, _plan("stands still", _stands_still, 12_000, bus__max_backlog=20)),
+    Bug("hears the heart only", "hung is ended", "Who gives signs of life is taken for well by the supervisor too.",
+        _hears_the_heart_only, _plan("hung", _hung, 29_000)),
+    Bug("tells no turns", "a healthy target never", "A control process does not tell when a new turn begins.",
+        _tells_no_turns, _plan("no faults", _no_faults, 22_000)),
     Bug("hears in another unit", "nothing without a fault", "Silence is measured in another unit.",
         _hears_in_another_unit, _plan("no faults", _no_faults)),
 )  # fmt: skip

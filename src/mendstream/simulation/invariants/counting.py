@@ -11,6 +11,7 @@ from mendstream.contracts.ports import TaskCommit
 from mendstream.contracts.records import DeadReason, Feedback
 from mendstream.contracts.topics import Stream, Topic
 from mendstream.simulation.invariants.base import Invariant
+from mendstream.simulation.log import SimLog
 from mendstream.simulation.machine import Machine
 from mendstream.simulation.story import Story
 from mendstream.simulation.trail import Trail
@@ -19,8 +20,6 @@ KEPT_US = 9_000_000
 """Totals are sent again for ten seconds after they were served; an owner that comes later does not have them."""
 PATIENCE_US = 20_000_000
 """A joiner that cannot see the predictions for so long may take them for missing."""
-LOST_US = 3_000_000
-"""At most so much of the newest a power cut takes."""
 _COUNTING = ("ingestion", "model", "decision", "joiner")
 
 
@@ -28,17 +27,22 @@ class Gaps:
     """Tasks that nobody owned for so long that their newest totals may have been forgotten unsent."""
 
     def __init__(self) -> None:
-        self._newest_us: dict[TaskId, int] = {}
+        self._turns: dict[TaskId, list[tuple[int, int]]] = {}
+        """task -> (number, when) of its turns, as far as the log has them"""
         self.tasks: set[str] = set()
 
-    def turn(self, task: TaskId, now_us: int) -> None:
-        if task.agent in _COUNTING:
-            if now_us - self._newest_us.get(task, now_us) > KEPT_US:
-                self.tasks.add(str(task))
-            self._newest_us[task] = now_us
+    def turn(self, commit: TaskCommit, now_us: int) -> None:
+        if commit.task.agent in _COUNTING:
+            turns = self._turns.setdefault(commit.task, [])
+            if turns and now_us - turns[-1][1] > KEPT_US:
+                self.tasks.add(str(commit.task))
+            turns.append((commit.turn, now_us))
 
-    def forgot(self) -> None:
-        self._newest_us = {task: at - LOST_US for task, at in self._newest_us.items()}
+    def forgot(self, log: SimLog) -> None:
+        for task, turns in self._turns.items():
+            held = log.task(task)
+            while turns and turns[-1][0] > (0 if held is None else held.turns):
+                turns.pop()
 
 
 class _Watching(Invariant):
@@ -47,10 +51,10 @@ class _Watching(Invariant):
         self.gaps = Gaps()
 
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
-        self.gaps.turn(commit.task, self.machine.clock.now_us())
+        self.gaps.turn(commit, self.machine.clock.now_us())
 
     def forgot(self) -> None:
-        self.gaps.forgot()
+        self.gaps.forgot(self.machine.log)
 
     def compare(self, task: str, what: str, found: Counter[str], wanted: Counter[str]) -> None:
         """`found` is exact, or less where the newest totals may have been forgotten."""
@@ -96,7 +100,7 @@ class LabelsJoined(_Watching):
             read = trail.position("joiner", p, Stream(Topic.FEEDBACK, p))
             ttl_us = self.machine.settings.monitoring.label_ttl_s * 1_000_000
             given_up = _given_up(trail)
-            labelled = {feedback.event_id for feedback in trail.feedback[p][:read]} - given_up.keys()
+            labelled = {feedback.event_id for feedback in trail.feedback[p][:read]} - given_up.keys() - trail.unjoined
             judged, wrong = Counter[str](), Counter[str]()
             for part in trail.frames[Stream(Topic.PREDICTIONS, p)]:
                 model = part.meta.get("model", "")

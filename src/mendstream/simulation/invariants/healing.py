@@ -220,7 +220,7 @@ class ProvenCure(Folded):
     def _of(self, decision: Decision, partition: int, now: int) -> _Decided:
         n = int(decision.event_id[1:])
         slow = now - self._born_us(n) > self._slo_us
-        wrong = (decision.outcome == "service") != bool(self.machine.tape.made[n].label)
+        wrong = (decision.score >= 0.5) != bool(self.machine.tape.made[n].label)  # as labels judge, whatever threshold
         return _Decided(now, decision.config, decision.model, decision.mode == "NORMAL", partition, slow, wrong)
 
     def _born_us(self, n: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mendstream.contracts.records import Alert, AlertKind, AlertState, Command, ConfigChange
+from mendstream.contracts.records import Alert, AlertKind, AlertState, Command, CommandResult, ConfigChange
 from mendstream.contracts.topics import Topic
-from mendstream.simulation.health import Ended
+from mendstream.runtime.roster import ROLE_OF
+from mendstream.simulation.health import LATELY_US, Ended
 from mendstream.simulation.invariants.base import Invariant
 from mendstream.simulation.invariants.folded import Folded
 from mendstream.simulation.log import Append
@@ -49,7 +50,7 @@ class DeadReported(_Reports):
     """A dead process of the pipeline is reported within 2.5 s: else events wait, and nobody knows of it.
 
     The time runs while supervisor and judge are well. A new supervisor starts everybody anew, and who was started by
-    hand beside the house does the work of the dead.
+    hand beside the house does the work of the dead. What the supervisor has made good by itself, it has told of itself.
     """
 
     name = "dead is reported"
@@ -59,6 +60,15 @@ class DeadReported(_Reports):
         super().__init__(machine, story)
         self._read = len(story.health.deaths)
         self._pending: dict[Ended, int] = {}
+        self._made_good: dict[str, int] = {}
+        """process -> the newest generation that was started by the supervisor itself"""
+
+    def told(self, append: Append) -> None:
+        super().told(append)
+        if append.stream.topic is Topic.COMMAND_RESULTS:
+            for record in append.records:
+                if isinstance(record, CommandResult) and not record.command_id:
+                    self._made_good[str(record.data["target"])] = int(record.data["generation"] or 0)
 
     def tick(self) -> None:
         health = self.story.health
@@ -80,7 +90,8 @@ class DeadReported(_Reports):
     def _reported(self, death: Ended) -> bool:
         at_us, generation = self._fired.get(death.process, (0, 0))
         known = any(held >= death.generation for held in self._down.get(death.process, {}).values())
-        return known or (at_us >= death.at_us and generation >= death.generation)
+        made_good = self._made_good.get(death.process, 0) > death.generation
+        return known or made_good or (at_us >= death.at_us and generation >= death.generation)
 
 
 class StuckReported(_Reports):
@@ -108,11 +119,36 @@ class StuckReported(_Reports):
                 self.broken(f"{name} has stood still for {passed / 1e6:.2f} s, and nobody says so")
 
 
+class HungEnded(Invariant):
+    """A control process whose work stands still is ended within 6 s of its longest turn: else nobody watches or heals.
+
+    The time runs while the supervisor is well.
+    """
+
+    name = "hung is ended"
+    SLACK_US = 6_000_000
+
+    def __init__(self, machine: Machine, story: Story) -> None:
+        super().__init__(machine, story)
+        self._hung: dict[str, int] = {}
+
+    def tick(self) -> None:
+        health = self.story.health
+        passed = health.passed_us if health.well_us(SUPERVISOR) > _SETTLED_US else 0
+        self._hung = {name: self._hung.get(name, 0) + passed for name in health.control if health.stuck(name)}
+        for name, stood in self._hung.items():
+            if stood > ROLE_OF[name.rpartition("-")[0]].turn_s * 1e6 + self.SLACK_US:
+                self.broken(f"{name} has stood still for {stood / 1e6:.2f} s, and nobody has ended it")
+
+
 class HealthyLeftAlone(Invariant):
-    """A healthy process is never reported: else the house would restart what serves well."""
+    """A healthy process is never reported, nor ended: else the house would restart what serves well."""
 
     name = "a healthy target never"
-    LATELY_US = 6_000_000
+
+    def tick(self) -> None:
+        for ended in self.story.health.unjust:
+            self.broken(f"{ended.process} (generation {ended.generation}) is ended, and was well")
 
     def appended(self, append: Append) -> None:
         if append.stream.topic is not Topic.ALERTS:
@@ -121,7 +157,7 @@ class HealthyLeftAlone(Invariant):
         for alert in append.records:
             if not isinstance(alert, Alert) or alert.kind is not AlertKind.AGENT_DOWN:
                 continue
-            if alert.state is AlertState.FIRING and not health.why(alert.subject, self.LATELY_US):
+            if alert.state is AlertState.FIRING and not health.why(alert.subject, LATELY_US):
                 self.broken(
                     f"{alert.subject} is reported ({alert.evidence.get('reason')}), and has been well for "
                     f"{health.well_us(alert.subject) / 1e6:.1f} s"

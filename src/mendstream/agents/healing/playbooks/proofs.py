@@ -44,6 +44,8 @@ def missing(watch: Watch, turn: Turn) -> str:
     total = served.whole(window.values())
     if total.n < params.proof_events:
         return f"{total.n} of {params.proof_events} events"
+    if watch.served_us < turn.state.resumed_us:  # with healing the whole house may have been started again
+        return "nothing is known to have been served since healing itself was started"
     return ""
 
 
