@@ -30,7 +30,14 @@ _BATCH = 2000
 _MOST_BYTES = 32 << 20
 """Of one stream in memory; from then on it is fetched no further until half of it has been read."""
 _AGAIN_S = 0.005
-_NOT_YET = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE})
+_NOT_YET = frozenset(
+    {
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
 _log = structlog.get_logger("bus")
 
 

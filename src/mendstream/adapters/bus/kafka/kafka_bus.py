@@ -112,6 +112,8 @@ class KafkaBus:
         self._message_rows: dict[Stream, float] = {}
         """About how many rows a message has."""
         self._one = threading.RLock()
+        self._publishing = threading.Lock()
+        """A pulse waits for no turn."""
         self._incarnation = self._incarnated()
 
     @property
@@ -151,10 +153,17 @@ class KafkaBus:
 
     def _claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
         make_state_topic(self._cluster, self._admin, task.agent, self._partitions)
-        identity = self._identities.take(identity_of(task, self._chain))
-        for rival in rivals_of(task, self._chain, _FUSIBLE):
-            self._identities.end(rival)
-        return self._claimed(task, inputs, identity)
+        while True:
+            identity = self._identities.take(identity_of(task, self._chain))
+            for rival in rivals_of(task, self._chain, _FUSIBLE):
+                self._identities.end(rival)
+            used, identity.used = identity.used, True
+            try:
+                return self._claimed(task, inputs, identity)
+            except Fenced:
+                if not used:
+                    raise
+                # It was taken for an earlier claim, and somebody else has had the task since.
 
     def _claimed(self, task: TaskId, inputs: Sequence[Stream], identity: Identity) -> Claim:
         left = left_by(self._lookup, self._cluster.state_topic(task.agent), task.partition)
@@ -358,7 +367,7 @@ class KafkaBus:
                 self._follower.expect(stream, wrote.last + 1)
 
     def publish(self, outs: Sequence[Out]) -> None:
-        with self._one:
+        with self._publishing:
             if self._publisher is None:
                 self._publisher = self._cluster.producer()
             done: dict[Stream, _Written] = {}
@@ -384,6 +393,8 @@ class KafkaBus:
             found = self._follower.read(stream, position, max_rows, max_bytes)
             if found is not None:
                 return found
+        elif stream in self._written:
+            self._ask(stream, fresh=True)
         messages = self._lookup.read(
             self._cluster.topic(stream.topic), stream.partition, offset_of(stream, position),
             max_rows=max_rows + row_of(stream, position), max_bytes=max_bytes,
@@ -392,9 +403,10 @@ class KafkaBus:
 
     def bounds(self, stream: Stream) -> tuple[Position, Position]:
         """The end is the one that this process knows of, where it reads the stream on and on."""
-        first, end = self._ask(stream)
         if self._follower is not None and self._follower.follows(stream):
-            end = self._follower.ahead(stream)
+            first = self._asked[stream][1][0] if stream in self._asked else self._ask(stream)[0]
+            return place(stream, first), place(stream, self._follower.ahead(stream))
+        first, end = self._ask(stream)
         return place(stream, first), place(stream, end)
 
     def waiting(self, stream: Stream, position: Position) -> int:
@@ -453,7 +465,7 @@ class KafkaBus:
         now = time.monotonic()
         if fresh or now - at >= _ASK_EVERY_S:
             found = self._lookup.bounds(
-                self._cluster.topic(stream.topic), stream.partition, least=self._written.get(stream, 0)
+                self._cluster.topic(stream.topic), stream.partition, least=self._written.pop(stream, 0)
             )  # fmt: skip
             self._asked[stream] = (now, found)
         return found

@@ -82,6 +82,8 @@ class Identity:
     name: str
     producer: Producer
     spent: bool = False
+    used: bool = False
+    """A task was claimed with it."""
 
 
 def identity_of(task: TaskId, chain: frozenset[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -11,9 +11,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, code_of, explained
 from mendstream.contracts.errors import CouldNot
-from mendstream.contracts.topics import TOPICS, TopicSpec, streams_of
+from mendstream.contracts.topics import TOPICS, Spread, TopicSpec, streams_of
 
 _AGAIN_S = 0.02
+_NONE: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class Wanted:
     name: str
     partitions: int
     config: dict[str, str]
+    spread: bool = False
+    """Whether `run.partitions` says how many partitions it has."""
+    more: bool = False
+    """Whether it may have more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,15 @@ class Wrong:
     fix: str
 
 
-def wanted(cluster: Cluster, partitions: int) -> Iterator[Wanted]:
-    """All topics of the table, where data topics have `partitions`."""
+def wanted(cluster: Cluster, partitions: int, tasks: Mapping[str, int] = _NONE) -> Iterator[Wanted]:
+    """All topics of the table, where data topics have `partitions`, and where the tasks of agents keep their state."""
     for spec in TOPICS:
-        yield Wanted(cluster.topic(spec.topic), len(streams_of(spec.topic, partitions)), _config(spec, cluster))
+        yield Wanted(
+            cluster.topic(spec.topic), len(streams_of(spec.topic, partitions)), _config(spec, cluster),
+            spread=spec.spread is Spread.DATA,
+        )  # fmt: skip
+    for agent, count in tasks.items():
+        yield _state(cluster, agent, count)
 
 
 def _config(spec: TopicSpec, cluster: Cluster) -> dict[str, str]:
@@ -52,34 +62,56 @@ def _config(spec: TopicSpec, cluster: Cluster) -> dict[str, str]:
 
 def make(cluster: Cluster, partitions: int) -> list[str]:
     """Make the topics that are missing; returns their names. Raises CouldNot if others are not as they should be."""
-    admin = cluster.admin()
-    there = _there(cluster, admin)
-    missing = [topic for topic in wanted(cluster, partitions) if topic.name not in there]
-    _create(cluster, admin, missing)
-    wrong = [w for w in check(cluster, partitions) if w.topic not in {topic.name for topic in missing}]
-    grave = [w for w in wrong if "partitions" in w.problem]
+    missing = make_missing(cluster, partitions)
+    wrong = [w for w in check(cluster, partitions) if w.topic not in missing]
+    grave = [w for w in wrong if " partition" in w.problem]
     if grave:
         raise CouldNot(f"topic {grave[0].topic} {grave[0].problem}", hint=grave[0].fix)
+    return missing
+
+
+def make_missing(cluster: Cluster, partitions: int, tasks: Mapping[str, int] = _NONE) -> list[str]:
+    """Make the topics that are missing; returns their names."""
+    admin = cluster.admin()
+    there = _there(cluster, admin)
+    missing = [topic for topic in wanted(cluster, partitions, tasks) if topic.name not in there]
+    _create(cluster, admin, missing)
     return [topic.name for topic in missing]
 
 
-def check(cluster: Cluster, partitions: int) -> list[Wrong]:
+def check(cluster: Cluster, partitions: int, tasks: Mapping[str, int] = _NONE) -> list[Wrong]:
     """What of the topics is missing or not as it should be."""
     admin = cluster.admin()
     there, found = _there(cluster, admin), []
-    for topic in wanted(cluster, partitions):
+    topics = list(wanted(cluster, partitions, tasks))
+    for topic in topics:
         count = there.get(topic.name)
         if count is None:
             found.append(Wrong(topic.name, "is missing", "mendstream topics create"))
-        elif count != topic.partitions:
-            alter = (
-                f"kafka-topics.sh --bootstrap-server {cluster.servers} --alter --topic {topic.name} "
-                f"--partitions {topic.partitions}, or "
+        elif count < topic.partitions or (count > topic.partitions and not topic.more):
+            fix = _count_fix(cluster, topic, count)
+            found.append(
+                Wrong(
+                    topic.name,
+                    f"has {count} {'partition' if count == 1 else 'partitions'}, not {topic.partitions}",
+                    fix,
+                )
             )
-            fix = f"{alter if count < topic.partitions else ''}run with --partitions {count}"
-            found.append(Wrong(topic.name, f"has {count} partitions, not {topic.partitions}", fix))
-    found += _config_wrong(cluster, admin, [t for t in wanted(cluster, partitions) if t.name in there])
+    found += _config_wrong(cluster, admin, [topic for topic in topics if topic.name in there])
     return found
+
+
+def _count_fix(cluster: Cluster, topic: Wanted, count: int) -> str:
+    """The data topics may have as many partitions as they like, all the same; the others have theirs from the table."""
+    tool = f"kafka-topics.sh --bootstrap-server {cluster.servers}"
+    fixes = []
+    if count < topic.partitions:
+        fixes.append(f"{tool} --alter --topic {topic.name} --partitions {topic.partitions}")
+    if topic.spread:
+        fixes.append(f"mendstream run --partitions {count}")
+    if not fixes:
+        fixes.append(f"{tool} --delete --topic {topic.name} && mendstream topics create (its records are lost)")
+    return ", or ".join(fixes)
 
 
 def _config_wrong(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]) -> Iterator[Wrong]:
@@ -88,7 +120,10 @@ def _config_wrong(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]
         return
     for resource, future in admin.describe_configs(list(asked), request_timeout=ANSWER_S).items():
         topic = asked[resource]
-        has = {name: entry.value for name, entry in future.result().items()}
+        try:
+            has = {name: entry.value for name, entry in future.result().items()}
+        except KafkaException as error:
+            raise explained(error, f"asking for the settings of {topic.name}", cluster.servers) from error
         wrong = {name: value for name, value in topic.config.items() if has.get(name) != value}
         if wrong:
             told = ", ".join(f"{name} is {has.get(name)}, not {value}" for name, value in wrong.items())
@@ -110,6 +145,13 @@ def _there(cluster: Cluster, admin: AdminClient) -> dict[str, int]:
 
 
 def make_state_topic(cluster: Cluster, admin: AdminClient, agent: str, partitions: int) -> None:
+    """Nothing if it is there: who may write to it need not have the right to make topics."""
+    topic = _state(cluster, agent, partitions)
+    if topic.name not in _there(cluster, admin):
+        _create(cluster, admin, [topic])
+
+
+def _state(cluster: Cluster, agent: str, partitions: int) -> Wanted:
     """Where the tasks of `agent` keep their state: compacted, so that the newest of each key stays."""
     config = {
         "cleanup.policy": "compact",
@@ -117,7 +159,7 @@ def make_state_topic(cluster: Cluster, admin: AdminClient, agent: str, partition
         "min.insync.replicas": str(cluster.min_insync_replicas),
         "segment.bytes": str(64 << 20),
     }
-    _create(cluster, admin, [Wanted(cluster.state_topic(agent), partitions, config)])
+    return Wanted(cluster.state_topic(agent), partitions, config, more=True)
 
 
 def _create(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]) -> None:
