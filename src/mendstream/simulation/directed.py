@@ -49,7 +49,7 @@ def crash_before_the_answer(dice: random.Random) -> Plan:
 
 
 def crash_in_a_step(dice: random.Random) -> Plan:
-    """Healing is killed before or after the commit of one of the seven steps."""
+    """Healing is killed before or after the commit of one of the seven steps, whoever decides."""
     moment = dice.choice(("sent", "done"))
     cause = dice.choice(CAUSES)
     return _plan(
@@ -58,6 +58,7 @@ def crash_in_a_step(dice: random.Random) -> Plan:
             Injection(fault="dead-agent", params={"target": "healing-0"}, point=f"{moment}:step:{step}")
             for step in dice.sample(STEPS, k=dice.choice((1, 1, 2)))
         ),
+        policy__modes=dice.choice(({}, {"RESTART": "ask", "SAFE_MODE_ON": "ask", "ROLLBACK": "ask"})),
     )  # fmt: skip
 
 
@@ -307,7 +308,7 @@ def half_paid(dice: random.Random) -> Plan:
     return _half_a_remedy("half paid", dice, healing__actions_per_hour=1)
 
 
-def _half_a_remedy(name: str, dice: random.Random, chaos_ms: int = 12_000, **settings: Any) -> Plan:
+def _half_a_remedy(name: str, dice: random.Random, chaos_ms: int = 15_000, **settings: Any) -> Plan:
     plan = _plan(
         name, dice, Injection(fault="low-threshold", params={"value": dice.choice((0.25, 0.29))}),
         Injection(fault="drift", at_ms=500), chaos_ms=chaos_ms, **settings,

@@ -15,7 +15,8 @@ from mendstream.simulation.faults import FAULTS, SimFault
 CHAOS_MS = 8_000
 _WEIGHTS = [fault.weight for fault in FAULTS]
 _MODES: tuple[dict[str, str], ...] = (
-    {}, {}, {}, {"RESTART": "ask"}, {"SAFE_MODE_ON": "ask", "ROLLBACK": "ask"}, {"SAFE_MODE_OFF": "ask"},
+    {}, {}, {"RESTART": "ask", "SAFE_MODE_ON": "ask"}, {"RESTART": "ask"}, {"SAFE_MODE_ON": "ask", "ROLLBACK": "ask"},
+    {"SAFE_MODE_OFF": "ask"},
     {"RETRAIN": "ask", "PROMOTE": "ask"}, {"RESTART": "observe"}, {"SET_THRESHOLD": "observe"}, {"RETRAIN": "observe"},
 )  # fmt: skip
 """How much the policy may decide alone."""
