@@ -1,4 +1,4 @@
-"""A real MLflow store (SQLite) gets runs, versions, files and the alias; a repeat changes nothing."""
+"""A refusal of an MLflow store says which one and why, and nothing that is secret; see also tests/contract."""
 
 from __future__ import annotations
 
@@ -10,63 +10,68 @@ import pytest
 from tests.unit.models import onnx_files
 from tests.unit.models.world import card
 
+from mendstream.adapters.models.apart import RegistryApart, Turn
 from mendstream.adapters.models.catalogue import Catalogue
-from mendstream.adapters.models.registry import Registry, connect
+from mendstream.adapters.models.entry import text
+from mendstream.adapters.models.registry import Registry, hidden
 from mendstream.contracts.errors import CouldNot
+
+PASSWORD = "hunter2"
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    held = Catalogue(tmp_path / "models")
+    held.add(onnx_files.linear(), card("v1"))
+    return held
+
+
+@pytest.mark.slow
+def test_a_store_that_cannot_be_opened_is_refused(tmp_path, catalogue):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CouldNot, match=r"MLflow store sqlite:///.* refused"):
+        Registry(tmp_path / "file").register(catalogue, catalogue.fetch("v1"))
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_is_named_without_its_password(tmp_path, catalogue, monkeypatch):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(CouldNot) as caught:
+        Registry(tmp_path, uri=f"http://me:{PASSWORD}@127.0.0.1:{port}").register(catalogue, catalogue.fetch("v1"))
+    told = "".join(traceback.format_exception(caught.value))
+    assert PASSWORD not in told
+    assert f"MLflow store http://127.0.0.1:{port} refused: " in told
+    assert "Connection refused" in told
+    assert "MLFLOW_TRACKING_URI" in caught.value.hint
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_store_from_nothing_to_a_champion(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path / "models")
-    for version in ("v1", "v2"):
-        catalogue.add(onnx_files.linear(), card(version), {"action.json": b"{}"})
-    registry = Registry(tmp_path, name="flights")
-    runs = {}
-    for version in ("v1", "v2"):
-        runs[version] = registry.register(catalogue, catalogue.fetch(version))
-        catalogue.set_run(version, runs[version])
-    assert registry.champion(catalogue.fetch("v2"))
-
-    client = connect(f"sqlite:///{tmp_path}/mlflow.db")
-    champion = client.get_model_version_by_alias("flights", "champion")
-    assert champion.run_id == runs["v2"]
-    assert champion.tags["mendstream.version"] == "v2"
-    assert champion.tags["mendstream.digest"] == catalogue.fetch("v2").digest
-    run = client.get_run(runs["v2"])
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics == {"accuracy": 0.9, "error_level": 0.12, "error_phi": 1.5}
-    assert run.data.params["features"] == "a,b,c"
-    files = {file.path for file in client.list_artifacts(runs["v2"], "model")}
-    assert files == {"model/model.onnx", "model/card.json", "model/action.json"}
-    stored = list((tmp_path / "mlartifacts").rglob("model.onnx"))
-    assert stored[0].read_bytes() == onnx_files.linear()
-
-    # After a crash the same version is told again, by another process.
-    again = Registry(tmp_path, name="flights")
-    assert again.register(catalogue, catalogue.fetch("v1")) == runs["v1"]
-    assert len(client.search_model_versions("name = 'flights'")) == 2
-    assert client.get_run(runs["v1"]).data.metrics["accuracy"] == 0.9
-    assert not again.champion(card("v9"))
-    assert again.champion(catalogue.fetch("v1"))
-    assert client.get_model_version_by_alias("flights", "champion").run_id == runs["v1"]
+def test_the_process_for_it_does_without_what_mlflow_only_likes_to_have(tmp_path, catalogue):
+    there = RegistryApart(Turn(), tmp_path, uri="", name="flights")
+    try:
+        run_id = there.register(catalogue, catalogue.fetch("v1"))
+        assert there.known() == {("v1", catalogue.fetch("v1").digest): run_id}
+        maps = Path(f"/proc/{there._there.pid}/maps").read_text()
+        assert "sqlite" in maps
+        assert "pyarrow" not in maps
+        assert "numpy" not in maps
+    finally:
+        there.close()
 
 
-@pytest.mark.slow
-def test_a_store_that_cannot_be_opened_is_refused_without_its_password(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    catalogue = Catalogue(tmp_path / "models")
-    catalogue.add(onnx_files.linear(), card("v1"))
-    with pytest.raises(CouldNot, match=r"MLflow store sqlite:///.* refused"):
-        Registry(tmp_path / "file").register(catalogue, catalogue.fetch("v1"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    password = "hunter2"
-    uri = f"http://me:{password}@127.0.0.1:{port}"
-    with pytest.raises(CouldNot) as caught:
-        Registry(tmp_path, uri=uri).register(catalogue, catalogue.fetch("v1"))
-    told = "".join(traceback.format_exception(caught.value))
-    assert password not in told
-    assert f"MLflow store http://127.0.0.1:{port} refused" in told
-    assert "MLFLOW_TRACKING_URI" in caught.value.hint
+def test_what_is_secret_is_hidden_wherever_it_stands(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
+    told = hidden(f"postgresql://me:secret@host/db said: Bearer {PASSWORD}")
+    assert told == "postgresql://host/db said: Bearer ***"
+
+
+def test_a_card_with_many_features_fits_into_what_mlflow_takes():
+    wide = card("v1", tuple(f"feature_number_{number}" for number in range(2000)))
+    told = text(wide)
+    assert len(told) == 5000
+    assert "| accuracy | 0.9 |" in told

@@ -8,6 +8,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,9 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from mendstream.adapters.models.registrar import MadeWay
-from mendstream.adapters.models.registry import Registry
+from mendstream.adapters.models.registry import Registry, hidden, is_server, refusal
 from mendstream.contracts.errors import CouldNot, MendstreamError, ModelError
 from mendstream.contracts.models import Array, ModelCard, Trained
 
@@ -30,6 +32,11 @@ ANSWER_S = 120.0
 """A call that takes longer is stuck: its process is killed."""
 POLITE_ANSWER_S = 900.0
 """Being polite on a busy machine takes its time, and MLflow's own time limits are short."""
+KNOCK_S = 5.0
+_BY_PROXY = {"http_proxy", "https_proxy", "all_proxy"}
+"""With one of these in the environment the server may well be out of our own reach."""
+_UNWANTED = ("numpy", "pyarrow")
+"""MLflow imports them where they are and works without: 18 MB less, at the house's peak of memory."""
 _LOOK_S = 0.1
 _POLITE = 10
 _PR_SET_PDEATHSIG = 1
@@ -174,7 +181,7 @@ def _done(held: object, method: str, args: Sequence[object], named: dict[str, ob
     except MendstreamError as error:
         return error, None
     except Exception as error:  # noqa: BLE001 - the last door of this process: the caller has to hear of it
-        return CouldNot(f"a bug: {error!r}", hint=traceback.format_exc()), None
+        return CouldNot(hidden(f"a bug: {error!r}"), hint=hidden(traceback.format_exc())), None
 
 
 # --- what is kept apart ----------------------------------------------------------------------------------------------
@@ -224,15 +231,41 @@ class RegistryApart:
     """`registrar.Told`: a Registry in a process of its own, until `close`."""
 
     def __init__(self, turn: Turn, directory: Path, *, uri: str, name: str) -> None:
+        self._uri = uri
         self._there = Apart(
-            functools.partial(Registry, directory, uri=uri, name=name), turn, urgent=False, answer_s=POLITE_ANSWER_S
+            functools.partial(_registry, directory, uri=uri, name=name), turn, urgent=False, answer_s=POLITE_ANSWER_S
         )
 
-    def register(self, catalogue: Catalogue, card: ModelCard) -> str:
-        return cast(str, self._there.call("register", catalogue, card))
+    def known(self) -> dict[tuple[str, str], str]:
+        return cast("dict[tuple[str, str], str]", self._call("known"))
 
-    def champion(self, card: ModelCard) -> bool:
-        return cast(bool, self._there.call("champion", card))
+    def register(self, catalogue: Catalogue, card: ModelCard) -> str:
+        return cast(str, self._call("register", catalogue, card))
+
+    def alias(self, alias: str, card: ModelCard) -> bool:
+        return cast(bool, self._call("alias", alias, card))
 
     def close(self) -> None:
         self._there.close()
+
+    def _call(self, method: str, *args: object) -> object:
+        """No process is started for a server that is not there."""
+        if self._there.pid is None and is_server(self._uri) and not _BY_PROXY.intersection(map(str.lower, os.environ)):
+            _knock(self._uri)
+        return self._there.call(method, *args)
+
+
+def _knock(uri: str) -> None:
+    """Raises CouldNot if nobody listens."""
+    there = urlsplit(uri)
+    port = there.port or (443 if there.scheme == "https" else 80)
+    try:
+        socket.create_connection((there.hostname or "", port), timeout=KNOCK_S).close()
+    except OSError as error:
+        raise refusal(uri, str(error)) from error
+
+
+def _registry(directory: Path, *, uri: str, name: str) -> Registry:
+    for unwanted in _UNWANTED:
+        sys.modules.setdefault(unwanted, cast(Any, None))  # to Python: not installed
+    return Registry(directory, uri=uri, name=name)

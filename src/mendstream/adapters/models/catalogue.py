@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from mendstream.adapters.models.versions import CARD_FILE, MODEL_FILE, Versions, card_json, checked, content_of
+from mendstream.contracts.errors import ModelError
 from mendstream.contracts.models import ModelCard
 
 _TEMPORARY = ".new-"
@@ -45,8 +46,11 @@ class Catalogue(Versions):
         card = msgspec.structs.replace(self.fetch(version), run_id=run_id)
         place = self.directory / version / CARD_FILE
         partial = place.with_suffix(".partial")
-        _write(partial, card_json(card))
-        partial.replace(place)
+        try:
+            _write(partial, card_json(card))
+            partial.replace(place)
+        except OSError as error:
+            raise ModelError(f"cannot write {place}: {error.strerror}", hint="is the disk full?") from error
         self._cards[version] = card
         return card
 

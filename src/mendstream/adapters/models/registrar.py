@@ -1,6 +1,6 @@
 """Keeps MLflow in step with the catalogue and with what is live; both come in, nothing but log lines goes out.
 
-A version is known to MLflow when its card has a run id, so what is still to be told survives any crash.
+MLflow is asked what it knows, at the start and after each refusal: what it missed, or lost, it is told again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from mendstream.adapters.models.catalogue import Catalogue
+from mendstream.adapters.models.registry import CHAMPION, PREVIOUS
 from mendstream.contracts.errors import BadRecord, CouldNot, ModelError
 from mendstream.contracts.knobs import LiveConfig, fold
 from mendstream.contracts.models import ModelCard
@@ -21,18 +22,25 @@ from mendstream.contracts.topics import Stream, Topic
 
 _CONFIG = Stream(Topic.CONFIG_UPDATES, 0)
 _LOOK_EVERY_S = 5.0
-_RETRY_S_MAX = 300.0
+_RETRY_S_MAX = 60.0
 
 _log = structlog.get_logger("trainer")
 
 
 class LiveModel:
-    """Which version config-updates say is live. No position is kept: the topic is short and never trimmed."""
+    """Which version config-updates say is live, and which was before it. No position is kept: the topic is short and
+    never trimmed.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._config = LiveConfig()
+        self._before = ""
         self._at: int | None = None
+
+    def versions(self) -> tuple[str, str]:
+        """(the live one, the one that was live before it), each empty if there is none."""
+        return self.version(), self._before
 
     def version(self) -> str:
         """Empty if no model is live yet."""
@@ -51,7 +59,10 @@ class LiveModel:
         except BadRecord:
             return  # nobody can apply it; the agents, whose stream this is, put it to the dead letters
         if isinstance(change, ConfigChange):
+            held = self._config.model_version
             self._config, _ = fold(self._config, change)
+            if self._config.model_version != held:
+                self._before = held
 
 
 class MadeWay(CouldNot):
@@ -59,10 +70,11 @@ class MadeWay(CouldNot):
 
 
 class Told(Protocol):
-    """What MLflow is told; see `registry.Registry`. Both raise CouldNot."""
+    """What MLflow is told and asked; see `registry.Registry`. Each raises CouldNot."""
 
+    def known(self) -> dict[tuple[str, str], str]: ...
     def register(self, catalogue: Catalogue, card: ModelCard) -> str: ...
-    def champion(self, card: ModelCard) -> bool: ...
+    def alias(self, alias: str, card: ModelCard) -> bool: ...
     def close(self) -> None:
         """For now: the next call opens it again."""
 
@@ -75,12 +87,13 @@ class Registrar:
         registry: Told,
         catalogue: Catalogue,
         clock: Clock,
-        live: Callable[[], str],
+        live: Callable[[], tuple[str, str]],
         *,
         quiet_s: float,
     ) -> None:
-        """`quiet_s`: MLflow's import and first contact (3.6 s of CPU) wait so long after the start, and a version so
-        long after it was made, so as not to compete with a start or with the proof of a cure.
+        """`live`: see `LiveModel.versions`. `quiet_s`: MLflow's import and first contact (3.6 s of CPU) wait so long
+        after the start, and a version so long after it was made, so as not to compete with a start or with the proof of
+        a cure.
         """
         self._registry = registry
         self._catalogue = catalogue
@@ -89,21 +102,29 @@ class Registrar:
         self._quiet_s = quiet_s
         self._due_us = 0
         self._failures = 0
-        self._champion = ""
+        self._known: dict[tuple[str, str], str] | None = None
+        self._aliases: dict[str, str] = {}
+        self._trouble = ""
         self._broken: set[str] = set()
         self._wait(quiet_s)
 
+    @property
+    def trouble(self) -> str:
+        """Why MLflow could not be told, for people; empty if it knows what there is to know. Any thread may ask."""
+        return self._trouble
+
     def pump(self) -> bool:
-        """True if MLflow was told something. A refusal is logged and tried again, later each time."""
+        """True if MLflow was asked or told something. A refusal is logged and tried again, later each time."""
         if self._clock.now_us() < self._due_us:
             return False
         try:
-            done = self._register() or self._follow()
+            done = self._ask() or self._follow() or self._register()
         except MadeWay:
             self._wait(self._quiet_s)
             return False
         except CouldNot as error:
             self._failures += 1
+            self._known, self._trouble = None, str(error)
             wait_s = min(_RETRY_S_MAX, 2.0**self._failures)
             self._wait(wait_s)
             _log.warning(
@@ -111,7 +132,9 @@ class Registrar:
                 reason=str(error), hint=error.hint, attempts=self._failures, again_in_s=wait_s,
             )  # fmt: skip
             return False
-        self._failures = 0
+        if self._trouble:
+            _log.info("MLflow answers again", attempts=self._failures)
+        self._failures, self._trouble = 0, ""
         self._wait(0.0 if done else _LOOK_EVERY_S)
         return done
 
@@ -119,29 +142,48 @@ class Registrar:
         """There is nothing to tell for a while."""
         self._registry.close()
 
+    def _ask(self) -> bool:
+        """What MLflow knows, if that is not clear. Its aliases are set again then, whatever they are."""
+        if self._known is not None:
+            return False
+        self._known, self._aliases = self._registry.known(), {}
+        return True
+
+    def _follow(self) -> bool:
+        """An alias, after what is live or was before. One that is not registered yet is waited for."""
+        for alias, version in zip((CHAMPION, PREVIOUS), self._live(), strict=True):
+            card = self._card(version) if version and self._aliases.get(alias) != version else None
+            if card is not None and self._run_of(card) and self._registry.alias(alias, card):
+                self._aliases[alias] = version
+                _log.info("alias set in MLflow", alias=alias, version=version)
+                return True
+        return False
+
     def _register(self) -> bool:
         """The oldest version that MLflow does not know."""
         ripe_us = self._clock.now_us() - int(self._quiet_s * 1e6)
         for version in self._catalogue.versions():
             card = self._card(version)
-            if card is not None and not card.run_id and card.created_at_us <= ripe_us:
+            if card is None or card.created_at_us > ripe_us:
+                continue
+            run_id = self._run_of(card)
+            if not run_id:
                 run_id = self._registry.register(self._catalogue, card)
-                self._catalogue.set_run(version, run_id)
                 _log.info("registered in MLflow", version=version, run=run_id)
-                return True
+            elif run_id == card.run_id:
+                continue
+            self._note(card, run_id)
+            return True
         return False
 
-    def _follow(self) -> bool:
-        """The alias, after what is live."""
-        live = self._live()
-        card = self._card(live) if live and live != self._champion else None
-        if card is None or not card.run_id:
-            return False
-        known = self._registry.champion(card)
-        self._champion = live
-        if not known:
-            _log.warning("MLflow does not know the live model, the alias stays", version=live, run=card.run_id)
-        return known
+    def _run_of(self, card: ModelCard) -> str:
+        """The run of a version that MLflow knows; else empty."""
+        return (self._known or {}).get((card.version, card.digest), "")
+
+    def _note(self, card: ModelCard, run_id: str) -> None:
+        self._catalogue.set_run(card.version, run_id)
+        if self._known is not None:
+            self._known[card.version, card.digest] = run_id
 
     def _card(self, version: str) -> ModelCard | None:
         """None for a version whose files are broken; that is said once."""

@@ -79,7 +79,6 @@ class Trainer:
 
     name = "trainer"
     reads = (COMMANDS,)
-    waits_for = ""
 
     def __init__(
         self,
@@ -91,8 +90,9 @@ class Trainer:
         stopwatch: Callable[[], float],
         partitions: int,
         seed: int = 0,
+        trouble: Callable[[], str] = lambda: "",
     ) -> None:
-        """`stopwatch`: seconds, to time a training with."""
+        """`stopwatch`: seconds, to time a training with. `trouble`: of the registrar beside it, for people."""
         self._bus = bus
         self._catalogue = catalogue
         self._learner = learner
@@ -100,9 +100,14 @@ class Trainer:
         self._stopwatch = stopwatch
         self._partitions = partitions
         self._seed = seed
+        self._trouble = trouble
         self._claim: Claim | None = None
         self._order: _Order | None = None
         self._live = LiveModel(bus)
+
+    @property
+    def waits_for(self) -> str:
+        return self._trouble()
 
     def pump(self) -> bool:
         """Carry out the next command; True if one was answered."""
