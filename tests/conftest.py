@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from tests.support.clock import ManualClock
 from tests.support.log import BothWings
@@ -14,6 +15,12 @@ settings.register_profile(
     "house", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_come():
+    """A verb that ran in this process may have set them to be quiet."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -110,6 +110,12 @@ def _fleet() -> Dashboard:
                 ),
             ),
             Panel(
+                title="Spans dropped per second", unit="ops", width=24, doc="Traces that did not reach the collector.",
+                queries=(
+                    q(f"sum by (agent) (rate(mendstream_spans_dropped_total{{{IN}}}[$__rate_interval]))", "{{agent}}"),
+                ),
+            ),
+            Panel(
                 title="What runs", kind="table", width=24, doc="Versions of mendstream and of Python.",
                 queries=(q(f"mendstream_build_info{{{IN}}}"),),
             ),

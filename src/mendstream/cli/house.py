@@ -51,9 +51,12 @@ def agent(door: Door, name: str, replica: int, fuse: bool | None) -> int:
 
 @click.command
 @click.argument("name", default="all")
+@click.option(
+    "--bus", metavar="KIND", default="", help="kafka://HOST:PORT, for kafka, kafka-latency, kafka-recovery, mttr."
+)
 @json_option
-def bench(name: str, as_json: bool) -> int:
-    """Measure: pipeline, latency, counts, mttr, start, help, or all of them."""
+def bench(name: str, bus: str, as_json: bool) -> int:
+    """Measure: pipeline, latency, counts, mttr, start, help, or all of them; kafka with a broker."""
     from mendstream.cli.late import late
 
-    return int(late("mendstream.bench:run")(name, as_json))
+    return int(late("mendstream.bench:run")(name, as_json, bus))

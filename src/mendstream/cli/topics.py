@@ -1,20 +1,26 @@
-"""`mendstream topics`: the table of topics."""
+"""`mendstream topics`: the table of topics. `mendstream topics create|check`: the topics of a Kafka cluster."""
 
 from __future__ import annotations
 
 import click
 
-from mendstream.cli.options import json_option
+from mendstream.cli.options import Door, json_option, settings_options
 from mendstream.cli.show import document, table
 from mendstream.contracts.topics import TOPICS, Spread, TopicSpec
 
 _SPREAD = {Spread.DATA: "run.partitions", Spread.ONE: "1", Spread.WINGS: "2"}
 
 
-@click.command
+_PARTITIONS = click.option("--partitions", type=click.IntRange(1, 64), help="Partitions of the data topics.")
+
+
+@click.group(invoke_without_command=True)
 @json_option
-def topics(as_json: bool) -> None:
-    """The table of topics: what travels where, written and read by whom."""
+@click.pass_context
+def topics(ctx: click.Context, as_json: bool) -> None:
+    """The table of topics: what travels where, written and read by whom. On Kafka: make the topics, or check them."""
+    if ctx.invoked_subcommand is not None:
+        return
     if as_json:
         document([_row(spec) for spec in TOPICS])
         return
@@ -27,6 +33,34 @@ def topics(as_json: bool) -> None:
         ),
         empty="no topics",
     )  # fmt: skip
+
+
+@topics.command
+@_PARTITIONS
+@settings_options
+@json_option
+def create(door: Door, partitions: int | None, as_json: bool) -> int:
+    """Make the topics that are missing on the Kafka cluster, and check all of them.
+
+    Exit code 1 if one that was there is not as it should be. The embedded log needs no topics.
+    """
+    from mendstream.cli.work.topics import make_topics
+
+    return make_topics(door.settings(run__partitions=partitions), as_json=as_json)
+
+
+@topics.command
+@_PARTITIONS
+@settings_options
+@json_option
+def check(door: Door, partitions: int | None, as_json: bool) -> int:
+    """Compare the topics of the Kafka cluster with the table, and print what mends each difference.
+
+    Exit code 1 if there is one.
+    """
+    from mendstream.cli.work.topics import check_topics
+
+    return check_topics(door.settings(run__partitions=partitions), as_json=as_json)
 
 
 def _row(spec: TopicSpec) -> dict[str, object]:

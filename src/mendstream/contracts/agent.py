@@ -35,6 +35,9 @@ class Line(NamedTuple):
     position: int
     key: str | None = None
     at_us: int | None = None
+    """When it was written, as its own record has it."""
+    partition: int = 0
+    """Of the source, where that has some."""
 
 
 @dataclass(slots=True)

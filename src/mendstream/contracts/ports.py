@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from mendstream.contracts.agent import Line, TaskId
 from mendstream.contracts.topics import Stream
@@ -165,6 +165,15 @@ class Source(Protocol):
         """Everything before `position` is durable."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Parted(Source, Protocol):
+    """A source of several parts, each with positions of its own: those of a turn are committed together."""
+
+    @property
+    def parts(self) -> Mapping[int, Source]:
+        """By number, which a part keeps for good: under it its position is in the log."""
 
 
 class Sink(Protocol):

@@ -46,9 +46,12 @@ class Answers:
         self._news_us: dict[str, int] = {}
         """Process -> when it ended, or its incident moved on."""
         self._resumed_us = 0
+        self._behind = False
+        """There may be more in the log than was read."""
 
     def read(self, now: int) -> None:
         """Fold what is new. `now` is any clock that only goes on; all times here are of it."""
+        self._behind = False
         for stream in self._positions:
             for record in self._new(stream):
                 match record:
@@ -75,12 +78,9 @@ class Answers:
         case = self._cases.get(process)
         return case.incident_id if case is not None and case.open else ""
 
-    @property
-    def _behind(self) -> bool:
-        return any(self._bus.bounds(stream)[1] > position for stream, position in self._positions.items())
-
     def _new(self, stream: Stream) -> Iterator[Record | None]:
         for block in self._bus.read(stream, self._positions[stream], max_rows=_ROWS, max_bytes=1 << 20):
+            self._behind = True
             yield from decode_each(stream.topic, bytes(block.value))
             self._positions[stream] = block.next
 

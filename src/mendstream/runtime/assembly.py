@@ -16,7 +16,7 @@ from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.pipeline import Pipeline
 from mendstream.contracts.ports import Sink
 from mendstream.contracts.topics import Stream, Topic
-from mendstream.runtime.driver import Driver, Observe
+from mendstream.runtime.driver import Driver, Observe, Trace
 from mendstream.runtime.faults import Faults
 from mendstream.runtime.fetch import ModelFetch
 from mendstream.runtime.leg import Leg, Ready
@@ -52,7 +52,9 @@ def load_pipeline(settings: Settings) -> Pipeline:
 class Parts:
     """What one process runs: drivers of its tasks, or one sink."""
 
-    def __init__(self, settings: Settings, place: Place, world: World, observe: Observe) -> None:
+    def __init__(
+        self, settings: Settings, place: Place, world: World, observe: Observe, trace: Trace | None = None
+    ) -> None:
         self.settings = settings
         self.place = place
         self.world = world
@@ -63,6 +65,7 @@ class Parts:
         self.sink: Sink | None = None
         self.drivers: dict[int, Driver] = {}
         self._observe = observe
+        self._trace = trace
         self._pipeline: Pipeline | None = None
 
     @property
@@ -101,6 +104,7 @@ class Parts:
             pressure=self._pressure(legs[-1], partition),
             observe=self._observe,
             linger_us=int(self.settings.ingestion.linger_ms * 1000),
+            trace=self._trace,
         )
 
     def _leg(self, name: str, partition: int) -> Leg:

@@ -7,10 +7,10 @@ a fused worker: each stage's frames go straight to the next, and all of it is st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mendstream.contracts.agent import Batch, Outputs
-from mendstream.contracts.errors import CommitUnknown, Conflict
+from mendstream.contracts.agent import Batch, Outputs, TaskId
+from mendstream.contracts.errors import CommitUnknown, Conflict, NoAnswer
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.ports import Bus, Clock, Out, TaskCommit
 from mendstream.contracts.records import DeadLetter, TaskPulse
@@ -18,6 +18,20 @@ from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.runtime.leg import Leg
 
 Observe = Callable[[str, int, float, Outputs], None]
+
+
+class StepSpan(Protocol):
+    """One step that is traced. If its turn is not finished, `done` is never called."""
+
+    def made(self, outputs: Outputs) -> None:
+        """The step has ended; nothing of it is encoded yet."""
+
+    def done(self, rows: int, seconds: float, now: int) -> None:
+        """Its turn is in the log."""
+
+
+Trace = Callable[[TaskId, Batch, int], StepSpan | None]
+"""Asked before each step, with the time; None: it is not traced."""
 COUNTS_EVERY_US = 100_000
 UNREADY_S = 0.01
 """How soon a model that is being loaded is asked for again."""
@@ -28,6 +42,7 @@ class _Step(NamedTuple):
     outputs: Outputs
     rows: int
     seconds: float
+    span: StepSpan | None
 
 
 class Driver:
@@ -43,6 +58,7 @@ class Driver:
         pressure: Callable[[], bool] = lambda: False,
         observe: Observe = lambda agent, rows, seconds, outputs: None,
         linger_us: int = 0,
+        trace: Trace | None = None,
     ) -> None:
         """`stopwatch`: seconds, to time steps with. `pressure`: whether the stage behind has too much to do already.
         `observe`: told of each step whose turn is in the log: agent, rows, seconds, outputs. `linger_us`: least time
@@ -55,11 +71,14 @@ class Driver:
         self._pressure = pressure
         self._observe = observe
         self._linger_us = linger_us
+        self._trace = trace
         self._look_at_us = 0
         """When the source may be looked at again."""
         self._pressed = False
         self._pressure_at = 0
         self._drained = len(legs) == 1
+        self._void = False
+        """A turn was not finished: what the legs have may be ahead of the log, or behind it."""
         self._counts_at = 0
         self._counts_due = True
 
@@ -76,13 +95,23 @@ class Driver:
         return busy
 
     def _turn(self, now: int) -> bool:
+        if self._void:
+            self._again()
         try:
             return self._attempt(now)
         except (Conflict, CommitUnknown):
-            for leg in self._legs:
-                leg.again()
-            self._drained = False
+            self._void = True
+            self._again()
             return True
+        except NoAnswer:
+            self._void = True  # a step may have been done before something else could not be read
+            raise
+
+    def _again(self) -> None:
+        """Raises NoAnswer: then the next turn begins with it."""
+        for leg in self._legs:
+            leg.again()
+        self._void = self._drained = False
 
     def _attempt(self, now: int) -> bool:
         if not self._drained:
@@ -126,9 +155,10 @@ class Driver:
             leg.committed(commit, ends, step.outputs)
             leg.marks.end()
             self._observe(leg.agent.name, step.rows, step.seconds, step.outputs)
-        source = legs[0].source
-        if source is not None and commits[0].positions:
-            source.done(legs[0].positions[legs[0].inputs[0]])
+            if step.span is not None:
+                step.span.done(step.rows, step.seconds, self._clock.now_us())
+        if commits[0].positions:
+            legs[0].taken_from_source()
         self._counts_due = True
         return True
 
@@ -147,14 +177,18 @@ class Driver:
     def _step(self, leg: Leg, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> _Step:
         batch = leg.begin_step(batch, after, dead, now)
         rows = sum(frame.rows for frame in batch.frames) + len(batch.lines)
+        at_us = self._clock.now_us()
+        span = None if self._trace is None else self._trace(leg.task, batch, at_us)
         started = self._stopwatch()
-        leg.state, outputs = leg.agent.step(leg.state, batch, self._clock.now_us())
+        leg.state, outputs = leg.agent.step(leg.state, batch, at_us)
         seconds = self._stopwatch() - started
         if rows:
             leg.slicer.saw(rows, seconds)
         leg.end_step()
         outputs.dead[:0] = dead
-        return _Step(outputs, rows + len(batch.records) + len(batch.feedback), seconds)
+        if span is not None:
+            span.made(outputs)
+        return _Step(outputs, rows + len(batch.records) + len(batch.feedback), seconds, span)
 
     def _under_pressure(self, now: int) -> bool:
         if now - self._pressure_at >= _PRESSURE_EVERY_US:
@@ -173,9 +207,15 @@ class Driver:
         """Counts are never part of a transaction, or one dead process would hide everybody's."""
         if not self._counts_due or now - self._counts_at < COUNTS_EVERY_US:
             return
+        sent = [leg.sent for leg in self._legs]
         outs: list[Out] = [out for leg in self._legs for out in leg.counts_out()]
         if outs:
-            self._bus.publish(outs)
+            try:
+                self._bus.publish(outs)
+            except NoAnswer:
+                for leg, before in zip(self._legs, sent, strict=True):
+                    leg.sent = before
+                raise
         self._counts_at, self._counts_due = now, False
 
     def wait_s(self, most: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mendstream.contracts.errors import CommitUnknown, Fenced, LogFull, MendstreamError
+from mendstream.contracts.errors import CommitUnknown, Conflict, Fenced, LogFull, MendstreamError
 
 BUG, COULD_NOT, FENCED, FULL = 1, 3, 4, 5
 
@@ -12,7 +12,7 @@ def exit_code(error: BaseException | None) -> int:
     match error:
         case None:
             return 0
-        case Fenced() | CommitUnknown():
+        case Fenced() | CommitUnknown() | Conflict():
             return FENCED  # what it knows may be out of date: it starts again
         case LogFull():
             return FULL

@@ -64,6 +64,11 @@ def open_bus(
     settings: Settings, wing: str | Wing = Wing.CONTROL, *, readonly: bool = False, chain: Sequence[str] = ()
 ) -> HouseBus:
     """The bus of a house that is ready; raises CouldNot if there is none. `chain`: the stages of a fused process."""
+    if embedded(settings) and settings.run.assignment == "group":
+        raise SettingsError(
+            "run.assignment = group shares the work by Kafka's consumer groups, and the bus is embedded",
+            hint='run with --bus kafka://HOST:PORT, or with run.assignment = "house"',
+        )
     if not embedded(settings):
         from mendstream.adapters.bus.kafka.kafka_bus import KafkaBus
 
@@ -83,6 +88,10 @@ def open_bus(
 
 def prepare(settings: Settings) -> None:
     """Make the house ready: its log, the first model, and config version 1 if there is no config yet."""
+    if settings.tracing.enabled:
+        from mendstream.adapters import tracing
+
+        tracing.check(settings.tracing)
     with told(data_dir(settings)):
         _prepare(settings, data_dir(settings))
 
@@ -97,7 +106,7 @@ def _prepare(settings: Settings, root: Path) -> None:
     else:
         from mendstream.adapters.bus.kafka import topics
 
-        root.mkdir(parents=True, exist_ok=True)
+        (root / "run").mkdir(parents=True, exist_ok=True)
         topics.make(cluster_of(settings), settings.run.partitions)
     catalogue = Catalogue(models_dir(settings).absolute())
     if settings.models.initial:

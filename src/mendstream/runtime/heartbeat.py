@@ -28,12 +28,12 @@ class Heartbeat:
     """Since when the work is in its present turn."""
 
     def send(self) -> None:
-        pulse = Pulse(
-            process=self.process, agent=self.agent, generation=self.generation, pid=self.world.pid,
-            at_us=self.world.clock.now_us(), rss_mb=self.world.memory_mb(), tasks=self.tasks(),
-            waits_for=self.waits_for(),
-        )  # fmt: skip
         try:
+            pulse = Pulse(
+                process=self.process, agent=self.agent, generation=self.generation, pid=self.world.pid,
+                at_us=self.world.clock.now_us(), rss_mb=self.world.memory_mb(), tasks=self.tasks(),
+                waits_for=self.waits_for(),
+            )  # fmt: skip
             self.bus.publish([Out(self.stream, encode_block([pulse]), 1)])
         except NoAnswer:
             pass  # the log is away, this process is not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,7 +12,7 @@ from mendstream.contracts.agent import Agent, Batch, Counting, Incremental, Outp
 from mendstream.contracts.errors import BadRecord
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig, fold
-from mendstream.contracts.ports import Block, Bus, Mark, Out, Position, Source, StepMarks, TaskCommit
+from mendstream.contracts.ports import Block, Bus, Mark, Out, Parted, Position, Source, StepMarks, TaskCommit
 from mendstream.contracts.records import (
     TOPIC_OF,
     ConfigChange,
@@ -62,7 +62,8 @@ class Leg:
         self.slicer = Slicer(most=max_rows)
         self._ready = ready
         self._code_version = code_version
-        self.inputs = tuple(s for topic in agent.reads for s in _inputs(topic, partition))
+        self._parts = _parts(source, partition)
+        self.inputs = tuple(s for topic in agent.reads for s in _inputs(topic, partition, self._parts))
         self.dead_stream = Stream(Topic.DEAD_LETTERS, 0 if wing is Wing.DATA else 1)
         self.metrics_stream = Stream(Topic.AGENT_METRICS, 0 if wing is Wing.DATA else 1)
         self.progress = 0
@@ -206,12 +207,20 @@ class Leg:
         return batch, after, dead
 
     def _poll_source(self, batch: Batch, stream: Stream, after: dict[Stream, int], rows: int) -> None:
-        assert self.source is not None
+        room = rows - len(batch.lines) - len(batch.feedback)
+        if room <= 0:
+            return
         position = self.positions[stream]
-        lines, feedback, following = self.source.poll(position, rows, _MAX_BYTES)
-        batch.lines, batch.feedback = lines, feedback
+        lines, feedback, following = self._parts[stream.partition].poll(position, room, _MAX_BYTES)
+        batch.lines = [*batch.lines, *lines] if batch.lines else lines
+        batch.feedback = [*batch.feedback, *feedback] if batch.feedback else feedback
         if following != position:
             after[stream] = following
+
+    def taken_from_source(self) -> None:
+        """Everything before the positions is durable."""
+        for number, part in self._parts.items():
+            part.done(self.positions[Stream(Topic.SOURCE, number)])
 
     def _take_frame(self, block: Block, frames: list[Frame], topics: list[Topic], dead: list[DeadLetter]) -> None:
         try:
@@ -242,8 +251,13 @@ class Leg:
     # --- suspects ----------------------------------------------------------------------------------------------------
 
     def _suspect_of(self, mark: Mark) -> _Suspect | None:
-        position, number = divmod(mark.position, max(len(self.inputs), 1))
-        return _Suspect(self.inputs[number], position, mark.rows, mark.attempts) if self.inputs else None
+        if not self.inputs:
+            return None
+        position, number = divmod(mark.position, len(self.inputs))
+        stream = self.inputs[number]
+        if position > self.positions[stream]:
+            return None  # of a life with fewer inputs: a source has got more partitions since
+        return _Suspect(stream, position, mark.rows, mark.attempts)
 
     def _in_turn(self) -> tuple[Stream, ...]:
         """The inputs in the order in which to read them: first the one with what an earlier owner died on."""
@@ -251,7 +265,8 @@ class Leg:
         if suspect is not None and suspect.position + suspect.rows <= self.positions[suspect.stream]:
             self._suspect = suspect = None  # it lies behind
         if suspect is None:
-            return self.inputs
+            first = self.turn % len(self.inputs) if len(self._parts) > 1 else 0  # a full part must not starve the rest
+            return self.inputs[first:] + self.inputs[:first]
         return (suspect.stream, *(stream for stream in self.inputs if stream != suspect.stream))
 
     def begin_step(self, batch: Batch, after: dict[Stream, int], dead: list[DeadLetter], now: int) -> Batch:
@@ -368,9 +383,15 @@ class Leg:
         return [Out(self.metrics_stream, encode_block(named), len(named))]
 
 
-def _inputs(topic: Topic, partition: int) -> tuple[Stream, ...]:
+def _parts(source: Source | None, partition: int) -> Mapping[int, Source]:
+    if source is None:
+        return {}
+    return source.parts if isinstance(source, Parted) else {partition: source}
+
+
+def _inputs(topic: Topic, partition: int, parts: Mapping[int, Source]) -> tuple[Stream, ...]:
     if topic is Topic.SOURCE:
-        return (Stream(topic, partition),)
+        return tuple(Stream(topic, number) for number in parts or (partition,))
     match SPECS[topic].spread:
         case Spread.DATA:
             return (Stream(topic, partition),)

@@ -13,18 +13,27 @@ from mendstream.adapters.bus.marks import MappedMarks
 from mendstream.adapters.models.catalogue import Catalogue
 from mendstream.adapters.sources import open_source
 from mendstream.contracts.ports import Bus, Sink, Source, StepMarks
-from mendstream.contracts.topics import Wing
+from mendstream.contracts.topics import Topic, Wing
 from mendstream.runtime import aside
 from mendstream.runtime.assignment import read_assignment
 from mendstream.runtime.beat import Beat
 from mendstream.runtime.clock import HouseClock
-from mendstream.runtime.ground import data_dir, open_bus
+from mendstream.runtime.ground import cluster_of, data_dir, open_bus
 from mendstream.runtime.roster import Place, agents_of
 from mendstream.settings import Settings, mlflow_uri, models_dir, store_url
 
 if TYPE_CHECKING:  # only a process with a model needs ONNX Runtime
+    from mendstream.adapters.bus.kafka.members import Members
     from mendstream.adapters.models.onnx import LoadedModels
 
+LEADS = {
+    "feature": Topic.RAW_EVENTS,
+    "model": Topic.FEATURES,
+    "decision": Topic.PREDICTIONS,
+    "fused": Topic.RAW_EVENTS,
+    "joiner": Topic.PREDICTIONS,
+}
+"""By whose partitions the work of a role is shared."""
 REGISTER_AFTER_S = 20.0
 """MLflow's first contact stays clear of a retraining and of the proof that follows it."""
 
@@ -81,7 +90,15 @@ class LocalWorld:
         return Beat(self._root / "run" / f"beat-{self._place.process}")
 
     def assigned(self) -> Sequence[int] | None:
+        if self._settings.run.assignment == "group":
+            return self._members.partitions
         return read_assignment(self._root).get(self._place.process)
+
+    @cached_property
+    def _members(self) -> Members:
+        from mendstream.adapters.bus.kafka.members import Members
+
+        return Members(cluster_of(self._settings), self._place.role, self._place.process, LEADS[self._place.role])
 
     def aside(self, name: str, work: Callable[[], None]) -> Callable[[], bool]:
         return aside.once(name, work)
@@ -107,10 +124,9 @@ class LocalWorld:
         uri = mlflow_uri(self._settings) if self._settings.models.mlflow_uri else ""
         turn = Turn()
         registry = RegistryApart(turn, self._root, uri=uri, name=load_pipeline(self._settings).name)
-        live = LiveModel(bus).version
-        Background(
-            Registrar(registry, Catalogue(self.cards.directory), self.clock, live, quiet_s=REGISTER_AFTER_S)
-        ).start()
+        models, live = Catalogue(self.cards.directory), LiveModel(bus).versions
+        registrar = Registrar(registry, models, self.clock, live, quiet_s=REGISTER_AFTER_S)
+        Background(registrar).start()
         return Trainer(
             bus,
             self.cards,
@@ -119,4 +135,5 @@ class LocalWorld:
             stopwatch=self.stopwatch,
             partitions=self._settings.run.partitions,
             seed=self._settings.run.seed,
+            trouble=lambda: registrar.trouble,
         )

@@ -17,14 +17,18 @@ _LOST_JSON = '{"event": "lines before this one could not be written", "lines": %
 _LOST_TEXT = "(%d lines before this one could not be written)\n"
 
 
-def setup(folder: Path, process: str, level: str) -> LineFile:
-    """Send structlog's lines to `logs/PROCESS.log`; a second process of that name appends. Close it at the end."""
+def setup(folder: Path, process: str, level: str, *, traced: bool = False) -> LineFile:
+    """Send structlog's lines to `logs/PROCESS.log`; a second process of that name appends. Close it at the end.
+
+    `traced`: a line that names an incident bears the id of its trace.
+    """
     file = LineFile(folder / f"{process}.log", _LOST_JSON)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *_naming(traced),
             structlog.processors.format_exc_info,  # without local variables: they may hold secrets
             structlog.processors.JSONRenderer(),
         ],
@@ -33,6 +37,14 @@ def setup(folder: Path, process: str, level: str) -> LineFile:
         cache_logger_on_first_use=False,
     )
     return file
+
+
+def _naming(traced: bool) -> tuple[structlog.types.Processor, ...]:
+    if not traced:
+        return ()
+    from mendstream.adapters.tracing.names import add_trace
+
+    return (add_trace,)
 
 
 class LineFile:

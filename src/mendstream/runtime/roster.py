@@ -105,3 +105,9 @@ def agents_of(role: str, partitions: int) -> tuple[str, ...]:
 def tasks_of(*, partitions: int) -> tuple[str, ...]:
     """The pipeline's tasks, whoever runs them."""
     return ("ingestion/0", *(f"{stage}/{p}" for stage in STAGES[1:] for p in range(partitions)))
+
+
+def tasks_by_agent(partitions: int) -> dict[str, int]:
+    """How many tasks each agent has; each keeps its state in the log."""
+    agents = dict.fromkeys(agent for role in ROLES for agent in role.agents)
+    return {agent: partitions if ROLE_OF[agent].spread else 1 for agent in agents}

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeGuard
 import structlog
 
 from mendstream.contracts.agent import TaskId
-from mendstream.contracts.errors import CouldNot, MendstreamError
+from mendstream.contracts.errors import CommitUnknown, Conflict, CouldNot, MendstreamError
 from mendstream.contracts.ports import Bus, Clock, Ended, Out, Restarter, TaskCommit
 from mendstream.contracts.records import (
     ActionKind,
@@ -116,9 +116,11 @@ class Supervision:
         self._notices = notices
         self._partitions = partitions
         self._children = {place.process: Child(place) for place in places}
-        claim = bus.claim(TaskId("supervisor", 0), [COMMANDS])
-        self._task, self._epoch, self._turn = claim.task, claim.epoch, claim.turns
-        self._position = claim.positions[COMMANDS]
+        self._void = False
+        """A turn was not finished: only the log knows how far the commands were obeyed."""
+        self._done: CommandResult | None = None
+        """The newest command's result, whether or not it is in the log."""
+        self._claim()
         self._answers = Answers(bus)
         self._awake_us = 0
         self._seen_us = clock.now_us()
@@ -140,10 +142,25 @@ class Supervision:
             self._stop_on(self._kill_at_us)
             return
         self._collect(TICK_US)
+        try:
+            self._serve()
+        except (Conflict, CommitUnknown) as error:
+            _log.warning("what the log has of the last turn is asked for", cause=str(error))
+            self._void = True
+
+    def _serve(self) -> None:
+        if self._void:
+            self._claim()
         self._answers.read(self._awake_us)
         self._commands()
         for child in list(self._children.values()):
             self._look_after(child)
+
+    def _claim(self) -> None:
+        claim = self._bus.claim(TaskId("supervisor", 0), [COMMANDS])
+        self._task, self._epoch, self._turn = claim.task, claim.epoch, claim.turns
+        self._position = claim.positions[COMMANDS]
+        self._void = False
 
     def stop(self) -> None:
         """Ask everybody to finish the turn and end; what has not ended in time is killed."""
@@ -285,9 +302,10 @@ class Supervision:
         """Obey in order; one whose target has to end first waits for that end, and the others behind it."""
         for position, record in self._orders():
             self._make_sure()
-            if self._ends_first(record):
+            done = self._done_before(record)
+            if done is None and self._ends_first(record):
                 return
-            result = self._obey(record)
+            result = self._done = done or self._obey(record)
             self._commit({COMMANDS: position + 1}, [] if result is None else [result])
             self._position = position + 1
 
@@ -321,6 +339,12 @@ class Supervision:
         self._restarter.kill(child.process)
         return True
 
+    def _done_before(self, record: Record | None) -> CommandResult | None:
+        """Its result, if it was obeyed in a turn that was not finished."""
+        if self._done is None or not _is_restart(record) or record.id != self._done.command_id:
+            return None
+        return self._done
+
     def _obey(self, record: Record | None) -> CommandResult | None:
         if _is_restart(record):
             return self._restart(record)
@@ -345,6 +369,7 @@ class Supervision:
             return self._result(command, Outcome.REFUSED, detail, {"generation": child.generation})
         self._start(child)
         self._assign()
+        _log.info("restarted on command", child=child.process, incident=command.incident_id, action=command.action_id)
         return self._result(
             command,
             Outcome.DONE,

@@ -47,7 +47,9 @@ class House:
         from mendstream.runtime.worker import main
 
         self._lock = _only_one(self.root)
-        self._log_file = logs.setup(self.root / "logs", "supervisor", self.settings.log.level)
+        self._log_file = logs.setup(
+            self.root / "logs", "supervisor", self.settings.log.level, traced=self.settings.tracing.enabled
+        )
         fork_server()
         prepare(self.settings)
         self.clock = HouseClock(self.root)
@@ -104,7 +106,8 @@ class House:
             fuse=run.fuse,
             partitions=run.partitions,
             replicas=run.replicas,
-            trainer=self.settings.models.trainer == "resident",
+            # A server is there to be kept in step: also with a rollback before any training.
+            trainer=self.settings.models.trainer == "resident" or bool(self.settings.models.mlflow_uri),
         )
 
 

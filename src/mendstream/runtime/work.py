@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -12,7 +13,7 @@ from mendstream.contracts.records import TaskPulse
 from mendstream.contracts.topics import Stream, Topic, Wing
 from mendstream.runtime import heartbeat, probe
 from mendstream.runtime.assembly import Parts
-from mendstream.runtime.driver import Observe
+from mendstream.runtime.driver import Observe, Trace
 from mendstream.runtime.heartbeat import Heartbeat
 from mendstream.runtime.probe import Prober
 from mendstream.runtime.roster import Place
@@ -27,11 +28,14 @@ _SINK_IDLE_S = 0.1
 class Work:
     """`open()` once, then `turn()` again and again."""
 
-    def __init__(self, settings: Settings, place: Place, world: World, generation: int, observe: Observe) -> None:
+    def __init__(
+        self, settings: Settings, place: Place, world: World, generation: int, observe: Observe,
+        trace: Trace | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._place = place
         self._world = world
-        self.parts = Parts(settings, place, world, observe)
+        self.parts = Parts(settings, place, world, observe, trace)
         self._bell: Bell | None = None
         self._probes: dict[int, Callable[[], None]] = {}
         """partition -> what ends its probes"""
@@ -48,7 +52,8 @@ class Work:
         self._heartbeat.send()
         self._stop_beating = self._world.every("heartbeat", heartbeat.EVERY_S, self._heartbeat.send)
         self.parts.open_sink()
-        self._take_partitions()
+        with contextlib.suppress(NoAnswer):  # then the first turn begins with it
+            self._take_partitions()
 
     def turn(self) -> None:
         """One turn of each driver or of the sink; sleeps if none has more to do. Raises Fenced if all is lost."""
@@ -60,6 +65,8 @@ class Work:
             self._world.sleep(_IDLE_S)
 
     def _turn(self) -> None:
+        if self._bell is None:
+            self._take_partitions()
         self.parts.faults.refresh()
         busy = [self._pump(partition) for partition in list(self.parts.drivers)]
         if self.parts.sink is not None:
@@ -119,7 +126,8 @@ class Work:
 
     @property
     def _shared(self) -> bool:
-        return self.parts.role.spread and self._settings.run.replicas.get(self._place.role, 1) > 1
+        run = self._settings.run
+        return self.parts.role.spread and (run.assignment == "group" or run.replicas.get(self._place.role, 1) > 1)
 
     def _take_partitions(self) -> None:
         if self.parts.role.agents and self.parts.own(self._partitions()):
@@ -135,7 +143,7 @@ class Work:
         everything = tuple(range(self._settings.run.partitions))
         if not self._shared:
             return everything
-        mine = self._world.assigned()
+        mine = self._world.assigned()  # in a group, nothing until it has met
         return tuple(mine) if mine is not None else everything[self._place.replica :: self._replicas()]
 
     def _replicas(self) -> int:

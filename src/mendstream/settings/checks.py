@@ -12,6 +12,7 @@ from mendstream.contracts.records import LATENCY_EDGES_MS, ActionKind
 STAGES = ("ingestion", "feature", "model", "decision", "fused")
 """The roles that may have replicas: each process has a share of the partitions."""
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_KAFKA = re.compile(r"(//[^/\s]+:\d+/)?[\w.-]+(,[\w.-]+)?")
 _SQL = ("sqlite", "postgresql")
 
 
@@ -31,7 +32,9 @@ def _source(value: str) -> str:
     kind, _, rest = value.partition(":")
     if value in ("", "stdin", "http") or (kind == "file" and rest) or (kind == "python" and _OBJECT.fullmatch(rest)):
         return ""
-    return "must be file:PATH, stdin, http or python:MODULE:OBJECT"
+    if kind == "kafka" and _KAFKA.fullmatch(rest):
+        return ""
+    return "must be file:PATH, stdin, http, kafka:TOPIC, kafka://HOST:PORT/TOPIC or python:MODULE:OBJECT"
 
 
 def _store(value: str) -> str:

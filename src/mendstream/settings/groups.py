@@ -34,6 +34,10 @@ class Run(Group, frozen=True):
         about("Processes of a stage that share its partitions; a stage not named has one.", "stage = processes"),
     ] = {}
     seed: Annotated[int, about("Seed of all dice.", ge=0, le=2**63 - 1)] = 0
+    assignment: Annotated[
+        Literal["house", "group"],
+        about("Who shares partitions among replicas: the supervisor of this house, or Kafka's consumer group."),
+    ] = "house"
     namespace: Annotated[str, about("Prefix of all topics, where pipelines share a broker.", max_length=64)] = ""
 
 
@@ -94,8 +98,16 @@ class Ingestion(Group, frozen=True):
     """Where events come from, and which are refused."""
 
     source: Annotated[
-        str, about("file:PATH, stdin, http or python:MODULE:OBJECT; empty: nothing is ingested.", "source")
+        str,
+        about(
+            "file:PATH, stdin, http, kafka:TOPIC, kafka://HOST:PORT/TOPIC or python:MODULE:OBJECT; empty: no events.",
+            "source",
+        ),
     ] = ""
+    client: Annotated[
+        dict[str, str],
+        about("As bus.client, for a source on a Kafka cluster of its own (kafka://...).", "name = value"),
+    ] = {}
     http_port: Annotated[Port, about("Port of the HTTP source.", "port")] = 8080
     http_host: Annotated[str, about("Address that the HTTP source listens on.", "host", min_length=1)] = "127.0.0.1"
     max_record_bytes: Annotated[
@@ -184,7 +196,8 @@ class Models(Group, frozen=True):
         Secret, about("Password for models.mlflow_uri; one inside the URL is taken out and kept here.")
     ] = Secret()
     trainer: Annotated[
-        Literal["on-demand", "resident"], about("Start the trainer when first needed, or with the house.")
+        Literal["on-demand", "resident"],
+        about("Start the trainer when first needed, or with the house, as with an MLflow server."),
     ] = "on-demand"
     initial: Annotated[str, about("Model folder to import as the first version; empty: none.", "folder")] = ""
 
@@ -197,6 +210,18 @@ class Metrics(Group, frozen=True):
         int, about("Port of the first agent; the others follow (8001 to 8007).", "port", ge=1, le=65529)
     ] = 8001
     host: Annotated[str, about("Address that metrics are served on.", "host", min_length=1)] = "127.0.0.1"
+
+
+class Tracing(Group, frozen=True):
+    """OpenTelemetry traces, with the extra `otel`."""
+
+    enabled: Annotated[bool, about("Whether traces are sent: of sampled batches, and of every incident.")] = False
+    endpoint: Annotated[
+        str, about("Collector, by OTLP over HTTP; OTEL_EXPORTER_OTLP_ENDPOINT sets it too.", "URL", min_length=1)
+    ] = "http://127.0.0.1:4318"
+    sample: Annotated[
+        float, about("Share of the batches that are followed from ingestion to decision.", "share", ge=0, le=1)
+    ] = 0.01
 
 
 class Chaos(Group, frozen=True):
@@ -232,5 +257,6 @@ class Settings(Group, frozen=True):
     policy: Policy = Policy()
     models: Models = Models()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
     chaos: Chaos = Chaos()
     log: Log = Log()

@@ -21,6 +21,8 @@ PREFIX = "MENDSTREAM_"
 DB_NAMES = ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME")
 BRIEF_NAMES = ("KAFKA_BOOTSTRAP_SERVERS", *DB_NAMES, "MLFLOW_TRACKING_URI")
 """The original request's names in the environment."""
+_OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""Where a collector is, as every program of OpenTelemetry is told."""
 
 FILE, BRIEF, OWN, COMMAND_LINE = range(4)
 """Ranks: defaults < file < the brief's names < MENDSTREAM_GROUP_FIELD < command line."""
@@ -192,6 +194,8 @@ def from_brief(names: Mapping[str, tuple[str, str]], problems: list[Problem]) ->
     if "MLFLOW_TRACKING_URI" in held:
         value, where = held["MLFLOW_TRACKING_URI"]
         found.append(Given("models.mlflow_uri", value, where, BRIEF))
+    if names.get(_OTLP, ("", ""))[0]:
+        found.append(Given("tracing.endpoint", *names[_OTLP], BRIEF))
     return found + _database({name: held[name] for name in DB_NAMES if name in held}, problems)
 
 

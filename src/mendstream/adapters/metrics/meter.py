@@ -58,6 +58,10 @@ class Meter:
         """What an earlier process of this agent put out, oldest first, before the first turn of this one."""
         self._panels[agent].recall(records)
 
+    def lost_spans(self, spans: int) -> None:
+        """So many did not reach the collector of traces; told by any thread."""
+        next(iter(self._panels.values())).lost_spans(spans)
+
     def close(self) -> None:
         self._server.close()
         self._ports.clear()

@@ -36,6 +36,7 @@ class Panel:
         self._events = collectors.get("events_processed_total", Counter).labels(agent).inc
         self._seconds = collectors.get("processing_latency_seconds", Histogram).labels(agent).observe
         self._errors = collectors.get("errors_total", Counter).labels(agent).inc
+        self.lost_spans: Callable[[float], None] = collectors.get("mendstream_spans_dropped_total", Counter).inc
         build = {label: KNOWN[label][0] for label in ("version", "python")}
         collectors.get("mendstream_build_info", Gauge).labels(**build).set(1)
         self._see = _watchers(agent, collectors)

@@ -59,6 +59,10 @@ METRICS: tuple[Metric, ...] = (
         help="Always 1; the labels tell what runs.",
     ),
     Metric(
+        name="mendstream_spans_dropped_total", type="counter",
+        help="Spans that did not reach the collector of traces; of a process that runs several agents, by its first.",
+    ),
+    Metric(
         name="mendstream_event_latency_seconds", type="gauge", labels=("quantile",), agents=("monitoring",),
         help="From an event's acceptance to its decision, in the newest closed pane of 250 ms; NaN without events.",
     ),

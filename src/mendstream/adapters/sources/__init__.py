@@ -31,6 +31,10 @@ def open_source(house: Settings, clock: Clock, regime: Callable[[], str]) -> Sou
             from mendstream.adapters.sources.http import HttpSource
 
             return HttpSource(settings.http_host, settings.http_port, most_bytes=settings.max_record_bytes)
+        case "kafka":
+            from mendstream.adapters.sources.kafka import open_kafka
+
+            return open_kafka(rest, house.bus.bootstrap_servers, house.bus.client, settings.client)
         case "python":
             return _python_source(rest, house, clock, regime)
         case "":
@@ -38,7 +42,8 @@ def open_source(house: Settings, clock: Clock, regime: Callable[[], str]) -> Sou
 
             return NoSource()
     raise SettingsError(
-        f"ingestion.source = {settings.source!r} is no source", hint="file:PATH, stdin, http or python:MODULE:OBJECT"
+        f"ingestion.source = {settings.source!r} is no source",
+        hint="file:PATH, stdin, http, kafka:TOPIC or python:MODULE:OBJECT",
     )
 
 

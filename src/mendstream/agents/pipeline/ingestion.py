@@ -289,7 +289,7 @@ class IngestionAgent:
 
     def _refuse(self, outputs: Outputs, batch: Batch, line: Line, reason: DeadReason, detail: str, now: int) -> None:
         dead_letter(
-            outputs, topic=Topic.SOURCE, partition=batch.partition, position=line.position, stage=self.name,
+            outputs, topic=Topic.SOURCE, partition=line.partition, position=line.position, stage=self.name,
             code_version=__version__, reason=reason, detail=detail, value=line.value, now=now,
         )  # fmt: skip
 

@@ -25,8 +25,12 @@ _ordinals = itertools.count(1)
 @contextmanager
 def opened(settings: Settings, wing: Wing = Wing.CONTROL, *, readonly: bool = True) -> Iterator[Bus]:
     """The bus of the data directory. A verb that writes says which wing."""
-    from mendstream.runtime.ground import open_bus
+    from mendstream.runtime.ground import embedded, open_bus
 
+    if not embedded(settings):
+        from mendstream.cli.work.log import log_aside
+
+        log_aside()
     bus = open_bus(settings, wing, readonly=readonly)
     try:
         yield bus

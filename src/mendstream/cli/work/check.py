@@ -97,9 +97,14 @@ def _model(settings: Settings, features: tuple[str, ...] | None) -> Iterator[Fin
 def _source(settings: Settings) -> Iterator[Finding]:
     kind, _, rest = settings.ingestion.source.partition(":")
     if not kind:
-        yield Finding("ingestion.source", "is empty: no event will ever come", "file:PATH, stdin, http or python:...")
+        yield Finding(
+            "ingestion.source", "is empty: no event will ever come", "file:PATH, stdin, http, kafka:TOPIC or python:..."
+        )
     if kind == "file" and not Path(rest).exists():
         yield Finding("ingestion.source", f"there is no file {rest}", "paths start at the working folder")
+    if kind == "kafka" and not rest.startswith("//") and not settings.bus.bootstrap_servers:
+        told = f"names the topic {rest}, and bus.bootstrap_servers no broker"
+        yield Finding("ingestion.source", told, "ingestion.source = kafka://HOST:PORT/TOPIC")
 
 
 def _policies(settings: Settings) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ _INTERRUPTED = 130
 _TOLD = "interrupted: counting what was covered; once more ends it at once"
 
 
-def run(*, kills: int | None, cuts: int | None, fuse: bool, seed: int, json: bool) -> int:
+def run(*, kills: int | None, cuts: int | None, fuse: bool, servers: str, seed: int, json: bool) -> int:
     """0 if nothing went wrong, 1 if something did, 130 if it was interrupted."""
     if kills is not None:
         note(f"restart budgets are raised for this run: {_budgets()}")
@@ -30,7 +30,7 @@ def run(*, kills: int | None, cuts: int | None, fuse: bool, seed: int, json: boo
 
         killed = None
         if kills is not None:
-            killed = crash(kills, fuse=fuse, seed=seed, progress=progress, stop=stop)
+            killed = crash(kills, fuse=fuse, seed=seed, servers=servers, progress=progress, stop=stop)
         cut = [] if cuts is None else [cut_power(cuts, one, seed=seed, progress=progress, stop=stop)
                                        for one in DURABILITIES if not seen]  # fmt: skip
     _tell(killed, cut, json=json)

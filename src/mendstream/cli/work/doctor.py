@@ -12,28 +12,21 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from mendstream.cli.options import Door
 from mendstream.cli.show import document, table
-from mendstream.contracts.errors import MendstreamError
+from mendstream.cli.work.findings import Sign
+from mendstream.contracts.errors import MendstreamError, NoAnswer
+from mendstream.runtime.ground import cluster_of, embedded
 from mendstream.settings import Settings, store_url
 
 _PORTS = 7
 """Agents that serve metrics, from metrics.base_port on."""
 _ROOM = 1 << 30
 _FILES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    check: str
-    state: Literal["ok", "warn", "fail"]
-    what: str
-    fix: str = ""
+_ANSWER_S = 5.0
 
 
 def examine(door: Door, *, as_json: bool) -> int:
@@ -82,8 +75,11 @@ def _settings(door: Door) -> Iterator[Sign]:
     yield Sign("settings", "ok", f"{given} of {len(loaded.origins)} are set by you")
     yield from _data_dir(loaded.settings)
     yield from _ports(loaded.settings)
-    yield _asked("store", lambda: _store(loaded.settings))
+    yield from _brokers(loaded.settings)
+    yield _schema(loaded.settings)
     yield _asked("models", lambda: _models(loaded.settings))
+    if loaded.settings.models.mlflow_uri.startswith("http"):
+        yield _registry(loaded.settings.models.mlflow_uri)
     yield _asked("policies", lambda: _policies(loaded.settings))
 
 
@@ -114,7 +110,7 @@ def _data_dir(settings: Settings) -> Iterator[Sign]:
     free = shutil.disk_usage(base).free
     yield Sign("disk", "ok" if free > _ROOM else "warn", f"{free >> 20} MiB free",
                "" if free > _ROOM else "make room: the log stops when the disk is full")  # fmt: skip
-    if (folder / "control").exists():
+    if embedded(settings) and (folder / "control").exists():
         yield _asked("log", lambda: _log(settings))
 
 
@@ -147,13 +143,56 @@ def _free(host: str, port: int) -> bool:
     return True
 
 
-def _store(settings: Settings) -> str:
+def _brokers(settings: Settings) -> Iterator[Sign]:
+    """Whatever of this house is on Kafka: its bus, its source, or both."""
+    kind, _, source = settings.ingestion.source.partition(":")
+    if embedded(settings) and kind != "kafka":
+        return
+    from mendstream.cli.work.brokers import bus_signs, source_sign
+    from mendstream.cli.work.log import log_aside
+
+    log_aside()
+    try:
+        if not embedded(settings):
+            yield from bus_signs(cluster_of(settings), settings.run.partitions)
+        if kind == "kafka":
+            yield source_sign(settings, source)
+    except NoAnswer as error:
+        yield Sign("broker", "fail", str(error),
+                   "start it, mend bus.bootstrap_servers, or try one of ours: scripts/services up kafka")  # fmt: skip
+    except MendstreamError as error:
+        yield _failed("broker", error)
+
+
+def _schema(settings: Settings) -> Sign:
     from mendstream.adapters.store import schema
 
-    found = schema.current(store_url(settings))
+    try:
+        found = schema.current(store_url(settings))
+    except MendstreamError as error:
+        return _failed("store", error)
+    except OSError as error:
+        return Sign("store", "fail", str(error), "mend its place or its rights")
     if found is None:
-        return "no database yet (is made by the first run)"
-    return f"at {found}" + ("" if found == schema.HEAD else f", {schema.HEAD} is newest (the next run upgrades it)")
+        return Sign("store", "ok", "no database yet (is made by the first run)")
+    if found == schema.HEAD:
+        return Sign("store", "ok", f"at {found}")
+    return Sign("store", "warn", f"at {found}, and {schema.HEAD} is newest: the next run upgrades it",
+                "mendstream db upgrade")  # fmt: skip
+
+
+def _registry(uri: str) -> Sign:
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    mend = "is it running, and is models.mlflow_uri right? serving goes on without it, training waits"
+    try:
+        with urlopen(f"{uri.rstrip('/')}/version", timeout=_ANSWER_S) as answer:
+            return Sign("registry", "ok", f"MLflow {answer.read(64).decode(errors='replace')}")
+    except HTTPError as error:
+        return Sign("registry", "fail", f"MLflow answers {error.code} ({error.reason})", "look at its own log")
+    except (URLError, OSError) as error:
+        return Sign("registry", "fail", f"MLflow does not answer: {getattr(error, 'reason', error)}", mend)
 
 
 def _models(settings: Settings) -> str:

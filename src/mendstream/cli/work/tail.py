@@ -64,7 +64,7 @@ def _print(bus: Bus, at: dict[Stream, int], as_json: bool) -> bool:
                 for row in rows_of(block):
                     line(row) if as_json else click.echo(text_of(row))
                 position = block.next
-            any_printed = True
+                any_printed = True
         at[stream] = position
     return any_printed
 

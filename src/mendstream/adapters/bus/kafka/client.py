@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,17 @@ from mendstream.contracts.topics import Topic
 
 ANSWER_S = 10.0
 """How long a broker may take to answer one question."""
+SOON_S = 3.0
+"""The same where a sign of life waits for it: the supervisor takes a process for silent after 5 s."""
 MOST_BYTES = 16 << 20
 """Of one message: a snapshot of a large state is one."""
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+_MEET_S = 1.0
+FUSIBLE = frozenset({"ingestion", "feature", "model", "decision"})
+"""The stages of the pipeline, which may run in one process."""
+_FENCED = frozenset(
+    # What is fatal to a producer in a transaction is first of all that another has its name.
+    {KafkaError._FENCED, KafkaError._FATAL, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
+)
 _AWAY = frozenset(
     {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}
 )
@@ -31,6 +40,8 @@ _REFUSED = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: "no right to this consumer group",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "no right to this transactional id",
 }
+_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+_MISSING = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART})
 _log = structlog.get_logger("bus")
 
 
@@ -55,8 +66,11 @@ class Cluster:
         return self.topic(f"{agent}-state")
 
     def group(self, agent: str) -> str:
-        """The consumer group whose offsets show how far the tasks of `agent` are."""
-        return f"{self.namespace or 'mendstream'}.{agent}"
+        """The consumer group whose offsets show how far the tasks of `agent` are.
+
+        The stages have one together, so that a fused turn has one to tell: no two of them read the same topic.
+        """
+        return f"{self.namespace or 'mendstream'}.{'pipeline' if agent in FUSIBLE else agent}"
 
     def consumer(self, group: str, **more: Any) -> Consumer:
         return Consumer(
@@ -97,7 +111,15 @@ class Cluster:
     @property
     def _settings(self) -> dict[str, Any]:
         given = {name: _secret(name, value) for name, value in self.client.items()}
-        return {"bootstrap.servers": self.servers, "logger": _Logger(), "socket.keepalive.enable": True} | given
+        own = {
+            "bootstrap.servers": self.servers,
+            "logger": _Logger(),
+            "socket.keepalive.enable": True,
+            # Half of it is also what every new client waits between its first connection and its second.
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 1000,
+        }
+        return own | given
 
 
 class _Logger:
@@ -122,8 +144,34 @@ def _secret(name: str, value: str) -> str:
     return value
 
 
+def meet(client: Consumer | Producer, topic: str, *, times: int = 1) -> None:
+    """Ask who leads `topic`, where librdkafka would find that out later: a second for a consumer that is assigned what
+    it does not know, half a second for a producer that has no connection when it asks for its id. A new client's first
+    answer comes over a connection that it then drops, the second over the one that it keeps.
+    """
+    with contextlib.suppress(KafkaException):  # then it is found out later
+        for _ in range(times):
+            client.list_topics(topic, timeout=_MEET_S)
+
+
 def code_of(error: KafkaException) -> KafkaError:
     return error.args[0]  # type: ignore[no-any-return]
+
+
+def lasting(error: KafkaException) -> bool:
+    """Whether it would be the same once more."""
+    return code_of(error).code() in _TOO_LARGE | _REFUSED.keys()
+
+
+def cause_of(error: KafkaException | SystemError) -> KafkaException:
+    """librdkafka's own error. A fatal one is told in the midst of the reports of delivery: the next report then seems
+    to Python to have returned a value with an error set.
+    """
+    if isinstance(error, KafkaException):
+        return error
+    if isinstance(error.__cause__, KafkaException):
+        return error.__cause__
+    raise error
 
 
 def explained(error: KafkaException, doing: str, servers: str) -> MendstreamError:
@@ -135,6 +183,16 @@ def explained(error: KafkaException, doing: str, servers: str) -> MendstreamErro
         return CouldNot(
             f"{doing}: {_REFUSED[found.code()]} ({found.str()})",
             hint="look at bus.client, and at the broker's ACLs; `mendstream doctor` asks for each right",
+        )
+    if found.code() in _TOO_LARGE:
+        return CouldNot(
+            f"{doing}: the broker takes no message of this size ({found.str()})",
+            hint=f"set max.message.bytes = {MOST_BYTES} on the topic; `mendstream topics check` names the command",
+        )
+    if found.code() in _MISSING:
+        return CouldNot(
+            f"{doing}: the broker at {servers} has no such topic or partition ({found.str()})",
+            hint="`mendstream topics create` makes what is missing, `mendstream topics check` names what is wrong",
         )
     if found.code() in _AWAY or found.retriable():
         return NoAnswer(

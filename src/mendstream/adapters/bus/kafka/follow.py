@@ -7,10 +7,11 @@ end has been reached once, and until what this process wrote itself has come bac
 from __future__ import annotations
 
 import bisect
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -18,7 +19,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Raw
 
-from mendstream.adapters.bus.kafka.client import ANSWER_S, Cluster, code_of, explained
+from mendstream.adapters.bus.kafka.client import ANSWER_S, SOON_S, Cluster, code_of, explained, meet
 from mendstream.adapters.bus.kafka.places import Message, blocks, offset_of, passed, place
 from mendstream.contracts.errors import NoAnswer
 from mendstream.contracts.ports import Block, Position
@@ -124,6 +125,7 @@ class Follower:
         offset = offset_of(stream, position)
 
         def begin() -> None:
+            meet(self._consumer, self._cluster.topic(stream.topic))
             followed.taken = True
             self._consumer.incremental_assign([self._partition(stream, offset)])
 
@@ -204,14 +206,14 @@ class Follower:
         return at
 
     def _wait(self, followed: _Followed, position: Position) -> None:
-        deadline = time.monotonic() + ANSWER_S
+        deadline = time.monotonic() + SOON_S
         while not followed.known and self._first(followed, position) == len(followed.kept):
             if not self._news.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
                 doing = f"reading {followed.stream}"
                 if self._failure is not None:
                     raise explained(self._failure, doing, self._cluster.servers)
                 raise NoAnswer(
-                    f"{doing}: the broker at {self._cluster.servers} has sent nothing for {ANSWER_S:.0f} s",
+                    f"{doing}: the broker at {self._cluster.servers} has sent nothing for {SOON_S:.0f} s",
                     hint="is it running? `mendstream doctor` looks closer",
                 )
 
@@ -268,6 +270,9 @@ class Lookup:
         # At the end of a partition the broker would wait for more before it says so.
         self._consumer: Consumer = cluster.consumer(group, **{"fetch.wait.max.ms": 1})
         self._one = threading.Lock()
+        self._met: set[str] = set()
+        self._answers = False
+        """The first question has to find the broker."""
 
     def read(
         self, topic: str, partition: int, offset: int, *, max_rows: int, max_bytes: int, until: int | None = None
@@ -276,6 +281,9 @@ class Lookup:
         found: list[Message] = []
         rows = size = 0
         with self._one:
+            if topic not in self._met:
+                self._met.add(topic)
+                meet(self._consumer, topic)
             self._consumer.assign([TopicPartition(topic, partition, offset)])
             deadline = time.monotonic() + ANSWER_S
             try:
@@ -310,30 +318,47 @@ class Lookup:
         """(first offset that is kept, the offset after the last one that can be read). Waits until that is at `least`,
         and for a topic that was made just now. Raises NoAnswer.
         """
-        deadline = time.monotonic() + ANSWER_S
+        patience_s = SOON_S if self._answers else ANSWER_S
+        deadline = time.monotonic() + patience_s
         while True:
             try:
-                with self._one:
+                with self._mine(patience_s):
                     first, end = self._consumer.get_watermark_offsets(
-                        TopicPartition(topic, partition), timeout=ANSWER_S
+                        TopicPartition(topic, partition), timeout=patience_s
                     )  # fmt: skip
             except KafkaException as error:
                 if code_of(error).code() not in _NOT_YET or time.monotonic() > deadline:
                     raise explained(error, f"asking where {topic}/{partition} ends", self._cluster.servers) from error
             else:
+                self._answers = True
                 if end >= least or time.monotonic() > deadline:
                     return int(first), int(end)
             time.sleep(_AGAIN_S)
 
+    @contextlib.contextmanager
+    def _mine(self, patience_s: float) -> Iterator[None]:
+        if not self._one.acquire(timeout=patience_s):
+            raise NoAnswer(f"the broker at {self._cluster.servers} lets another question wait", hint="is it running?")
+        try:
+            yield
+        finally:
+            self._one.release()
+
     def since(self, topic: str, partition: int, at_us: int) -> int | None:
         """The first offset of a message stamped `at_us` or later; None if there is none."""
         asked = TopicPartition(topic, partition, -(-at_us // 1000))
-        try:
-            with self._one:
-                (found,) = self._consumer.offsets_for_times([asked], timeout=ANSWER_S)
-        except KafkaException as error:
-            raise explained(error, f"asking for a time in {topic}/{partition}", self._cluster.servers) from error
-        return None if found.offset < 0 else int(found.offset)
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                with self._one:
+                    (found,) = self._consumer.offsets_for_times([asked], timeout=ANSWER_S)
+            except KafkaException as error:
+                if code_of(error).code() not in _NOT_YET or time.monotonic() > deadline:
+                    doing = f"asking for a time in {topic}/{partition}"
+                    raise explained(error, doing, self._cluster.servers) from error
+            else:
+                return None if found.offset < 0 else int(found.offset)
+            time.sleep(_AGAIN_S)
 
     def close(self) -> None:
         self._consumer.close()

@@ -28,7 +28,7 @@ from confluent_kafka import (
 )
 
 from mendstream.adapters.bus.bell import FifoBell, Ringer
-from mendstream.adapters.bus.kafka.client import ANSWER_S, Cluster, code_of, explained
+from mendstream.adapters.bus.kafka.client import ANSWER_S, FUSIBLE, Cluster, cause_of, code_of, explained, lasting, meet
 from mendstream.adapters.bus.kafka.follow import Follower, Lookup
 from mendstream.adapters.bus.kafka.owner import (
     HERE,
@@ -46,15 +46,15 @@ from mendstream.adapters.bus.kafka.places import MOST_ROWS, blocks, framed, offs
 from mendstream.adapters.bus.kafka.topics import make_state_topic
 from mendstream.adapters.room import told
 from mendstream.contracts.agent import TaskId
-from mendstream.contracts.errors import CommitUnknown, Conflict, CouldNot, Fenced, NoAnswer
+from mendstream.contracts.errors import CommitUnknown, Conflict, CouldNot, Fenced, MendstreamError, NoAnswer
 from mendstream.contracts.ports import Block, Claim, Clock, Out, Position, TaskCommit
 from mendstream.contracts.topics import Stream, Topic
 
-_FUSIBLE = frozenset({"ingestion", "feature", "model", "decision"})
+_SHOWN_TO_NOBODY = frozenset({Topic.SOURCE.value, Topic.CONFIG_UPDATES.value})
+"""A source has no offsets, and config is read by every task at its own pace."""
 _ASK_EVERY_S = 0.1
 """How old an answer about the ends of streams and the progress of others may be."""
 _EVERYTHING = 1 << 62
-_AGAIN_S = 0.2
 _PUBLISH_S = 2.0
 """Who publishes outside a turn, as a pulse, has something else to do."""
 _log = structlog.get_logger("bus")
@@ -70,11 +70,12 @@ class _Written:
     first: int = -1
     last: int = -1
     """Offsets, as the broker tells them."""
-    refused: str = ""
+    refused: KafkaError | None = None
+    """Not asked what it says before the flush is over: see `cause_of`."""
 
     def delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self.refused = error.str()
+            self.refused = error
             return
         offset = cast("int", message.offset())
         self.first = offset if self.first < 0 else min(self.first, offset)
@@ -92,19 +93,22 @@ class KafkaBus:
         self._clock = clock
         self._chain = frozenset(chain)
         self._partitions = partitions
-        self._closed = False
         self._identities = Identities(cluster)
         self._lookup = Lookup(cluster, cluster.group("look"))
         self._admin = cluster.admin()
         self._publisher: Producer | None = None
         self._follower: Follower | None = None
         self._held: dict[TaskId, Held] = {}
+        self._made: set[str] = set()
+        """Agents whose state topic is there."""
         self._members: dict[str, bytes] = {}
         """Group -> how a producer names it, for somebody who is no member: transactional ids fence here."""
-        self._bells: list[tuple[frozenset[Stream], FifoBell]] = []
+        self._bells: dict[str, tuple[frozenset[Stream], FifoBell]] = {}
         self._ringer = Ringer(root / "bells")
         self._next: dict[Stream, int] = {}
         """The offset that the next message of an inner stream of the fused chain gets."""
+        self._alone: dict[Stream, float] = {}
+        """When a turn has shown that nobody else writes to an inner stream: the next ones need not ask so soon."""
         self._asked: dict[Stream, tuple[float, tuple[int, int]]] = {}
         self._progress: dict[str, tuple[float, dict[tuple[str, int], Position]]] = {}
         self._written: dict[Stream, int] = {}
@@ -140,22 +144,22 @@ class KafkaBus:
     # --- owning ------------------------------------------------------------------------------------------------------
 
     def claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
-        """Become the owner: fence, then read what was left. Waits while the broker does not answer."""
+        """Become the owner: fence, then read what was left. Raises NoAnswer."""
         with self._one:
-            while True:
-                try:
-                    return self._claim(task, inputs)
-                except (NoAnswer, CommitUnknown, Conflict) as error:
-                    if self._closed:
-                        raise
-                    _log.warning("the broker does not answer: waiting for it", task=str(task), cause=str(error))
-                    time.sleep(_AGAIN_S)
+            try:
+                return self._claim(task, inputs)
+            except (CommitUnknown, Conflict) as error:
+                raise NoAnswer(f"becoming the owner of {task}: {error}", hint=error.hint) from error
 
     def _claim(self, task: TaskId, inputs: Sequence[Stream]) -> Claim:
-        make_state_topic(self._cluster, self._admin, task.agent, self._partitions)
+        if task.agent in self._made:  # asked first, for a broker that is away would let each step below wait longer
+            self._lookup.bounds(self._cluster.state_topic(task.agent), task.partition)
+        else:
+            make_state_topic(self._cluster, self._admin, task.agent, self._partitions)
+            self._made.add(task.agent)
         while True:
             identity = self._identities.take(identity_of(task, self._chain))
-            for rival in rivals_of(task, self._chain, _FUSIBLE):
+            for rival in rivals_of(task, self._chain, FUSIBLE):
                 self._identities.end(rival)
             used, identity.used = identity.used, True
             try:
@@ -178,7 +182,7 @@ class KafkaBus:
         )  # fmt: skip
         with self._transaction(identity):
             self._enter(identity, task, Entry(held.epoch, held.turn, held.positions, held.snapshot_at, None))
-            self._offsets(identity, task, held.positions)
+            self._offsets(identity, {task: held.positions})
         self._held[task] = held
         return Claim(
             task, held.epoch, held.turn, positions, left.snapshot if left else None, left.changes if left else []
@@ -209,8 +213,7 @@ class KafkaBus:
                 self._flush(identity)
                 for stream, position in past_own.items():
                     self._check_own(stream, position, behind[stream], done[stream])
-                for commit, entry in zip(commits, entries, strict=True):
-                    self._offsets(identity, commit.task, entry.positions)
+                self._offsets(identity, {c.task: entry.positions for c, entry in zip(commits, entries, strict=True)})
             for commit, entry in zip(commits, entries, strict=True):
                 held = self._held[commit.task]
                 held.positions, held.turn = entry.positions, entry.turn
@@ -218,6 +221,7 @@ class KafkaBus:
                     held.snapshot_at = snapshots[commit.task].last
             for stream in past_own:
                 self._next[stream] = done[stream].last + 2  # behind the mark that ends the transaction
+                self._alone[stream] = time.monotonic()
                 self._leave(stream)
         self._wrote(done)
         return {stream: place(stream, wrote.last) + wrote.rows for stream, wrote in done.items()}
@@ -270,49 +274,48 @@ class KafkaBus:
     def _enter(self, identity: Identity, task: TaskId, entry: Entry) -> _Written:
         key, value = written(entry)
         wrote = _Written()
-        identity.producer.produce(
-            self._cluster.state_topic(task.agent), value, key, partition=task.partition, on_delivery=wrote.delivered
-        )
+        topic = self._cluster.state_topic(task.agent)
+        _produce(identity.producer, (topic, value, key, task.partition, wrote.delivered))
         return wrote
 
-    def _write(self, producer: Producer, out: Out, wrote: _Written) -> None:
-        topic, at_ms = self._cluster.topic(out.stream.topic), self._clock.now_us() // 1000
+    def _write(self, producer: Producer, out: Out, wrote: _Written, *, each: bool = False) -> None:
+        """`each`: every line is answered for; in a transaction the last one's place is enough, and it costs half."""
+        topic, partition = self._cluster.topic(out.stream.topic), out.stream.partition
+        at_ms = self._clock.now_us() // 1000
         if framed(out.stream):
             if out.rows > MOST_ROWS:
                 raise CouldNot(f"a frame of {out.rows} rows; {MOST_ROWS} are the most", hint="bus.max_batch_rows")
             wrote.messages, wrote.rows = wrote.messages + 1, out.rows
             self._message_rows[out.stream] = 0.9 * self._message_rows.get(out.stream, out.rows) + 0.1 * out.rows
-            _produce(
-                producer, topic, out.value, partition=out.stream.partition, timestamp=at_ms,
-                headers=[("rows", str(out.rows).encode())], on_delivery=wrote.delivered,
-            )  # fmt: skip
+            headers = [("rows", str(out.rows).encode())]
+            _produce(producer, (topic, out.value, None, partition, wrote.delivered, None, at_ms, headers))
             return
-        lines = out.value.rstrip(b"\n").split(b"\n")
-        wrote.messages, wrote.rows = wrote.messages + len(lines), 1
+        *lines, last = out.value.rstrip(b"\n").split(b"\n")
+        wrote.messages, wrote.rows = wrote.messages + len(lines) + 1, 1
+        answered = wrote.delivered if each else None
         for line in lines:
-            _produce(
-                producer, topic, line, partition=out.stream.partition, timestamp=at_ms, on_delivery=wrote.delivered
-            )  # fmt: skip
+            _produce(producer, (topic, line, None, partition, answered, None, at_ms))
+        _produce(producer, (topic, last, None, partition, wrote.delivered, None, at_ms))
 
-    def _offsets(self, identity: Identity, task: TaskId, positions: Mapping[str, Position]) -> None:
-        """Show to others where the task is: with every turn, or after the last one they would see it too far back."""
-        places = []
-        for name, position in positions.items():
-            topic, _, partition = name.rpartition("/")
-            if topic != Topic.SOURCE:
-                stream = Stream(Topic(topic), int(partition))
-                places.append(
-                    TopicPartition(
-                        self._cluster.topic(topic), stream.partition, offset_of(stream, position),
-                        metadata=str(row_of(stream, position)),
-                    )
-                )  # fmt: skip
-        if places:
-            self._flush(identity)
-            identity.producer.send_offsets_to_transaction(places, self._member(task.agent), ANSWER_S)
+    def _offsets(self, identity: Identity, reached: Mapping[TaskId, Mapping[str, Position]]) -> None:
+        """Show to others where the tasks are: with every turn, or after the last one they would see it too far back."""
+        places: dict[str, list[TopicPartition]] = {}
+        for task, positions in reached.items():
+            for name, position in positions.items():
+                topic, _, partition = name.rpartition("/")
+                if topic not in _SHOWN_TO_NOBODY:
+                    stream = Stream(Topic(topic), int(partition))
+                    places.setdefault(self._cluster.group(task.agent), []).append(
+                        TopicPartition(
+                            self._cluster.topic(topic), stream.partition, offset_of(stream, position),
+                            metadata=str(row_of(stream, position)),
+                        )
+                    )  # fmt: skip
+        self._flush(identity)
+        for group, found in places.items():
+            identity.producer.send_offsets_to_transaction(found, self._member(group), ANSWER_S)
 
-    def _member(self, agent: str) -> bytes:
-        group = self._cluster.group(agent)
+    def _member(self, group: str) -> bytes:
         if group not in self._members:
             consumer = self._cluster.consumer(group)
             self._members[group] = consumer.consumer_group_metadata()
@@ -328,17 +331,9 @@ class KafkaBus:
             yield
             self._flush(identity)  # before the commit, or librdkafka runs into the broker's own pace and waits 100 ms
             producer.commit_transaction(ANSWER_S)
-        except KafkaException as error:
+        except (KafkaException, SystemError) as error:
             identity.spent = True
-            told = explained(error, "finishing a turn", self._cluster.servers)
-            if isinstance(told, Fenced):
-                raise told from error
-            if code_of(error).txn_requires_abort():
-                self._abort(producer)
-                raise Conflict(f"nothing of the turn was written: {told}") from error
-            if isinstance(told, CouldNot) and not isinstance(told, NoAnswer):
-                raise told from error
-            raise CommitUnknown(f"the turn may be done: {told}") from error
+            raise self._unfinished(producer, cause_of(error)) from error
         except NoAnswer as error:
             identity.spent = True
             raise CommitUnknown(f"the turn was not finished: {error}") from error
@@ -346,6 +341,19 @@ class KafkaBus:
             identity.spent = True
             self._abort(producer)
             raise
+
+    def _unfinished(self, producer: Producer, error: KafkaException) -> MendstreamError:
+        told = explained(error, "finishing a turn", self._cluster.servers)
+        if isinstance(told, Fenced):
+            return told
+        if lasting(error):
+            self._abort(producer)
+            return told
+        _log.warning("a turn was not finished", cause=str(told))
+        if code_of(error).txn_requires_abort():
+            self._abort(producer)
+            return Conflict(f"nothing of the turn was written: {told}")
+        return CommitUnknown(f"the turn may be done: {told}")
 
     def _abort(self, producer: Producer) -> None:
         with contextlib.suppress(KafkaException):  # whoever takes the identity next ends what is left open
@@ -370,16 +378,24 @@ class KafkaBus:
         with self._publishing:
             if self._publisher is None:
                 self._publisher = self._cluster.producer()
+                meet(self._publisher, self._cluster.topic(Topic.INCIDENT_LOG), times=2)
             done: dict[Stream, _Written] = {}
-            for out in outs:
-                self._write(self._publisher, out, done.setdefault(out.stream, _Written()))
-            left = self._publisher.flush(_PUBLISH_S)
-            refused = [f"{stream}: {wrote.refused}" for stream, wrote in done.items() if wrote.refused]
-            if left or refused:
+            try:
+                for out in outs:
+                    self._write(self._publisher, out, done.setdefault(out.stream, _Written()), each=True)
+                left = self._publisher.flush(_PUBLISH_S)
+                refused = next((wrote.refused for wrote in done.values() if wrote.refused is not None), None)
+                if refused is not None:
+                    raise KafkaException(refused)
+            except (KafkaException, SystemError) as error:
                 self._publisher = None  # its sequence is broken
+                found = cause_of(error)
+                told = explained(found, "publishing", self._cluster.servers)
+                raise (told if lasting(found) else NoAnswer(str(told), hint=told.hint)) from error
+            if left:
+                self._publisher = None
                 raise NoAnswer(
-                    f"the broker at {self._cluster.servers} has not taken {left or 'all'} messages "
-                    f"({', '.join(refused) or f'no answer within {_PUBLISH_S:.0f} s'})",
+                    f"the broker at {self._cluster.servers} has not taken {left} messages within {_PUBLISH_S:.0f} s",
                     hint="is it running? `mendstream doctor` looks closer",
                 )
         self._wrote(done)
@@ -413,7 +429,8 @@ class KafkaBus:
         """Exact at 0 and where this process has fetched all there is; else about as many."""
         if self._follower is not None and self._listened(stream):
             if stream in self._next:  # written by this process alone: nothing new means nothing there
-                if self._ask(stream)[1] <= self._next[stream]:
+                known_s = time.monotonic() - self._alone.get(stream, 0.0)
+                if known_s < _ASK_EVERY_S or self._ask(stream)[1] <= self._next[stream]:
                     return 0
                 del self._next[stream]
             if not self._follower.follows(stream):
@@ -473,16 +490,22 @@ class KafkaBus:
     # --- bells -------------------------------------------------------------------------------------------------------
 
     def listen(self, name: str, streams: Sequence[Stream]) -> FifoBell:
-        """From now on these streams are fetched in the background, each from where it is first read."""
+        """From now on these streams are fetched in the background, each from where it is first read; what `name`
+        listened to before is fetched no more.
+        """
         with told(self._root):
             bell = FifoBell(self._root / "bells", name, [s for s in streams if s.topic is Topic.SOURCE])
-        self._bells.append((frozenset(streams), bell))
+        before, _ = self._bells.get(name, (frozenset[Stream](), bell))
+        self._bells[name] = (frozenset(streams), bell)
+        for stream in before:
+            if not self._listened(stream):
+                self._leave(stream)
         if self._follower is None and any(stream.topic is not Topic.SOURCE for stream in streams):
             self._follower = Follower(self._cluster, self._cluster.group("follow"), self._ring)
         return bell
 
     def _listened(self, stream: Stream) -> bool:
-        return any(stream in streams for streams, _ in self._bells)
+        return any(stream in streams for streams, _ in list(self._bells.values()))
 
     def _leave(self, stream: Stream) -> None:
         if self._follower is not None:
@@ -490,7 +513,7 @@ class KafkaBus:
 
     def _ring(self, grown: Iterable[Stream]) -> None:
         streams = set(grown)
-        for listened, bell in list(self._bells):
+        for listened, bell in list(self._bells.values()):
             if not listened.isdisjoint(streams):
                 with contextlib.suppress(OSError):  # closed meanwhile
                     bell.ring()
@@ -503,18 +526,17 @@ class KafkaBus:
         """Nothing: what is committed is with the broker."""
 
     def close(self) -> None:
-        self._closed = True
         if self._follower is not None:
             self._follower.close()
         self._lookup.close()
         self._ringer.close()
 
 
-def _produce(producer: Producer, topic: str, value: bytes, **more: Any) -> None:
-    """Wait for room where the producer's queue is full."""
+def _produce(producer: Producer, message: tuple[Any, ...]) -> None:
+    """Wait for room where the producer's queue is full. By place: names cost a third of the whole call."""
     while True:
         try:
-            producer.produce(topic, value, **more)
+            producer.produce(*message)
         except BufferError:
             producer.poll(0.1)
         else:

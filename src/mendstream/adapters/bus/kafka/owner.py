@@ -14,11 +14,12 @@ from typing import NamedTuple
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, explained
+from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, explained, meet
 from mendstream.adapters.bus.kafka.follow import Lookup
 from mendstream.adapters.bus.kafka.places import Message as Kept
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.ports import Position
+from mendstream.contracts.topics import Topic
 
 _TRANSACTION_MS = 10_000
 """After so long the broker ends a transaction by itself, which keeps every reader of its topics waiting."""
@@ -122,6 +123,7 @@ class Identities:
         producer = self._cluster.producer(
             **{"transactional.id": f"{prefix}.{name}", "transaction.timeout.ms": _TRANSACTION_MS}
         )
+        meet(producer, self._cluster.topic(Topic.INCIDENT_LOG), times=2)
         try:
             producer.init_transactions(ANSWER_S)
         except KafkaException as error:

@@ -144,6 +144,18 @@ def _there(cluster: Cluster, admin: AdminClient) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
 
+def delete(cluster: Cluster) -> None:
+    """All topics of this namespace, for a house that nobody needs any more. Raises NoAnswer."""
+    admin = cluster.admin()
+    mine = [name for name in _there(cluster, admin) if cluster.namespace and name.startswith(f"{cluster.namespace}.")]
+    for name, future in (admin.delete_topics(mine, operation_timeout=ANSWER_S) if mine else {}).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if code_of(error).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise explained(error, f"deleting topic {name}", cluster.servers) from error
+
+
 def make_state_topic(cluster: Cluster, admin: AdminClient, agent: str, partitions: int) -> None:
     """Nothing if it is there: who may write to it need not have the right to make topics."""
     topic = _state(cluster, agent, partitions)
