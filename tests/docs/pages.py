@@ -71,7 +71,7 @@ def resolved(args: tuple[str, ...]) -> tuple[click.Command, click.Context, list[
             rest.pop(0)
         elif command.name == "incidents" and name != "--help":  # its first word may be an incident
             name = "show"
-        elif name.startswith("-"):
+        elif name.startswith("-") or (not name and command.invoke_without_command):
             break
         else:
             raise click.NoSuchCommand(name, ctx=ctx)

@@ -185,7 +185,9 @@ def _java_version(path: str) -> int | None:
 
 
 def _cluster_id() -> str:
-    return urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+    """One that begins with a letter: a dash would be taken for an option."""
+    first, *rest = uuid4().bytes
+    return urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")
 
 
 _LOG4J = """\

@@ -1,4 +1,4 @@
-"""A data directory of a stopped house in; whether each event was decided exactly once out.
+"""The log of a stopped house in; whether each event was decided exactly once out.
 
 An independent reader: it shares no code with the house, so that a mistake there cannot hide itself here. All that it
 knows is written down in this page.
@@ -6,6 +6,9 @@ knows is written down in this page.
 - `DIR/data` and `DIR/control` are LMDB environments. Their database `log` maps (topic number, partition, position,
   rows, bytes, time in microseconds, digest), packed as >BHQIIQQ, to the payload of a block. Their database `ends` maps
   (topic number, partition), packed as >BH, to (first position kept, end, bytes, sum of the digests), packed as <qqqQ.
+- On a broker each topic is named `NAMESPACE.TOPIC`; a frame is a message there, and so is each JSON line. Partition 0
+  of agent-metrics and dead-letters is what the log has in `data`, partition 1 what it has in `control`. It is read as
+  committed.
 - Topic numbers: 0 raw-events, 3 decisions, 4 agent-metrics, 14 dead-letters. Payloads of raw-events are Arrow IPC
   streams with a column `event_id`; the others are JSON lines. A dead letter's `value` is base64: the line from outside
   (topic `source`), or an Arrow IPC stream of the rows that a later stage gave up (`raw-events` ... `predictions`).
@@ -21,6 +24,7 @@ as missing.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import struct
@@ -28,16 +32,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import lmdb
 import pyarrow as pa
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 EXAMPLES = 10
 _KEY = struct.Struct(">BHQIIQQ")
 _STREAM = struct.Struct(">BH")
 _ENDS = struct.Struct("<qqqQ")
 _RAW, _DECISIONS, _METRICS, _DEAD = 0, 3, 4, 14
+_NAMES = {
+    0: "raw-events", 3: "decisions", 4: "agent-metrics", 10: "config-updates", 11: "incident-log",
+    13: "command-results", 14: "dead-letters",
+}  # fmt: skip
+_BY_WING = {"data": 0, "control": 1}
+"""Partition of a topic that every process writes to."""
+_ANSWER_S = 30.0
 _OWN_ID = re.compile(rb'"id":"f(\d+)"')
 
 
@@ -87,21 +99,31 @@ class Letters(NamedTuple):
     """Set aside by a later stage."""
 
 
-def account(data_dir: str | Path) -> Accounting:
-    """Read both logs of `data_dir` and compare. Raises lmdb.Error or OSError if they cannot be read."""
-    root = Path(data_dir)
-    with _opened(root / "data") as data, _opened(root / "control") as control:
+class Broker(NamedTuple):
+    """Where the log of a house is that runs on Kafka."""
+
+    servers: str
+    namespace: str = ""
+
+
+Place = str | Path | Broker
+"""Of a log: a data directory, or a broker."""
+
+
+def account(place: Place) -> Accounting:
+    """Read the whole log and compare. Raises lmdb.Error, OSError or KafkaException if it cannot be read."""
+    with _opened(place, "data") as data, _opened(place, "control") as control:
         accepted, raw_first = _numbers(data, _RAW, _frame_ids)
         decided, decided_first = _numbers(data, _DECISIONS, _decision_ids)
-        letters = _letters([*_blocks(data, _DEAD), *_blocks(control, _DEAD)])
-        repeats = _repeats(_blocks(data, _METRICS))
+        letters = _letters([*data.blocks(_DEAD), *control.blocks(_DEAD)])
+        repeats = _repeats(data.blocks(_METRICS))
     return _compared(accepted, decided, letters, repeats, first=max(raw_first, decided_first))
 
 
-def payloads(data_dir: str | Path, environment: str, topic: int) -> Iterator[bytes]:
-    """Every block of one topic, for who wants to know more: `environment` is `data` or `control`."""
-    with _opened(Path(data_dir) / environment) as env:
-        for _, payload in _blocks(env, topic):
+def payloads(place: Place, wing: str, topic: int) -> Iterator[bytes]:
+    """Every block of one topic, for who wants to know more: `wing` is `data` or `control`."""
+    with _opened(place, wing) as log:
+        for _, payload in log.blocks(topic):
             yield payload
 
 
@@ -128,26 +150,18 @@ def _compared(
     )
 
 
-def _numbers(env: Any, topic: int, ids: Callable[[bytes], list[str]]) -> tuple[Counter[int], int]:
+def _numbers(log: _Log, topic: int, ids: Callable[[bytes], list[str]]) -> tuple[Counter[int], int]:
     """How often each event is in `topic`, and from which number on all of them are kept."""
     found: Counter[int] = Counter()
     first = 0
     seen: set[int] = set()
-    for partition, payload in _blocks(env, topic):
+    for partition, payload in log.blocks(topic):
         numbers = [int(event_id[1:]) for event_id in ids(payload)]
-        if partition not in seen and numbers and _trimmed(env, topic, partition):
+        if partition not in seen and numbers and log.trimmed(topic, partition):
             first = max(first, min(numbers))
         seen.add(partition)
         found.update(numbers)
     return found, first
-
-
-def _trimmed(env: Any, topic: int, partition: int) -> bool:
-    """Whether retention has taken the beginning. A beginning that is gone without its word is a loss."""
-    ends = env.open_db(b"ends", create=False)
-    with env.begin(db=ends) as txn:
-        first, *_ = _ENDS.unpack(txn.get(_STREAM.pack(topic, partition)))
-    return bool(first > 0)
 
 
 def _frame_ids(payload: bytes) -> list[str]:
@@ -196,21 +210,95 @@ def _lines(payload: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _blocks(env: Any, topic: int) -> Iterator[tuple[int, bytes]]:
-    """(partition, payload) of every block of `topic`, in order."""
-    log = env.open_db(b"log", create=False)
-    with env.begin(db=log) as txn, txn.cursor() as cursor:
-        if not cursor.set_range(bytes([topic])):
-            return
-        for key, value in cursor:
-            number, partition, *_ = _KEY.unpack(key)
-            if number != topic:
+# --- where the log is ------------------------------------------------------------------------------------------------
+
+
+class _Log(Protocol):
+    """One wing of a log."""
+
+    def blocks(self, topic: int) -> Iterator[tuple[int, bytes]]:
+        """(partition, payload) of every block of `topic`, in order."""
+
+    def trimmed(self, topic: int, partition: int) -> bool:
+        """Whether retention has taken the beginning. A beginning that is gone without its word is a loss."""
+
+
+@contextlib.contextmanager
+def _opened(place: Place, wing: str) -> Iterator[_Log]:
+    if isinstance(place, Broker):
+        consumer = Consumer(
+            {
+                "bootstrap.servers": place.servers, "group.id": "accounting", "isolation.level": "read_committed",
+                "enable.auto.commit": False, "enable.partition.eof": True, "auto.offset.reset": "error",
+            }
+        )  # fmt: skip
+        with contextlib.closing(consumer):
+            yield _Committed(consumer, place.namespace, wing)
+        return
+    with lmdb.open(str(Path(place) / wing), readonly=True, create=False, lock=False, max_dbs=8) as env:
+        yield _Embedded(env)
+
+
+class _Embedded:
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def blocks(self, topic: int) -> Iterator[tuple[int, bytes]]:
+        log = self._env.open_db(b"log", create=False)
+        with self._env.begin(db=log) as txn, txn.cursor() as cursor:
+            if not cursor.set_range(bytes([topic])):
                 return
-            yield partition, bytes(value)
+            for key, value in cursor:
+                number, partition, *_ = _KEY.unpack(key)
+                if number != topic:
+                    return
+                yield partition, bytes(value)
+
+    def trimmed(self, topic: int, partition: int) -> bool:
+        ends = self._env.open_db(b"ends", create=False)
+        with self._env.begin(db=ends) as txn:
+            first, *_ = _ENDS.unpack(txn.get(_STREAM.pack(topic, partition)))
+        return bool(first > 0)
 
 
-def _opened(path: Path) -> Any:
-    return lmdb.open(str(path), readonly=True, create=False, lock=False, max_dbs=8)
+class _Committed:
+    """Topics of a broker, as a reader sees them that waits for the end of each transaction."""
+
+    def __init__(self, consumer: Consumer, namespace: str, wing: str) -> None:
+        self._consumer = consumer
+        self._prefix = f"{namespace}." if namespace else ""
+        self._wing = wing
+
+    def blocks(self, topic: int) -> Iterator[tuple[int, bytes]]:
+        for partition in self._partitions(topic):
+            self._consumer.assign([self._at(topic, partition, self._bounds(topic, partition)[0])])
+            while True:
+                message = self._consumer.poll(_ANSWER_S)
+                if message is None:
+                    raise TimeoutError(f"the broker has sent nothing for {_ANSWER_S:.0f} s")
+                error = message.error()
+                if error is None:
+                    yield partition, cast("bytes", message.value())
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    break
+                elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
+                    raise KafkaException(error)
+
+    def trimmed(self, topic: int, partition: int) -> bool:
+        return self._bounds(topic, partition)[0] > 0
+
+    def _partitions(self, topic: int) -> list[int]:
+        if topic in (_METRICS, _DEAD):
+            return [_BY_WING[self._wing]]
+        name = self._prefix + _NAMES[topic]
+        return sorted(self._consumer.list_topics(name, _ANSWER_S).topics[name].partitions)
+
+    def _bounds(self, topic: int, partition: int) -> tuple[int, int]:
+        found: tuple[int, int] = self._consumer.get_watermark_offsets(self._at(topic, partition), timeout=_ANSWER_S)
+        return found
+
+    def _at(self, topic: int, partition: int, offset: int = 0) -> TopicPartition:
+        return TopicPartition(self._prefix + _NAMES[topic], partition, offset)
 
 
 def _examples(numbers: set[int]) -> tuple[str, ...]:
