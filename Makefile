@@ -49,9 +49,10 @@ check: dev  ## lint, types, architecture and the fast tests: what CI runs first
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -n 2 -m "not slow and not processes and not services" $(NONE_IS_FINE)
 
-test: dev  ## all tests; those that start real processes and services run last, one by one
+test: dev  ## all tests; then those with real services, a file at a time; and with real processes, one by one
 	$(BIN)/pytest -n 2 -m "$(PARALLEL)" $(NONE_IS_FINE)
-	$(BIN)/pytest -m "processes or services" $(NONE_IS_FINE)
+	$(BIN)/pytest -n 2 --dist loadfile -m "services and not processes" $(NONE_IS_FINE)
+	$(BIN)/pytest -m processes $(NONE_IS_FINE)
 
 simulate: setup  ## hurt simulated houses, of seeds that nobody has run, for four minutes
 	$(BIN)/mendstream simulate $(SIMULATE) --out build/failing

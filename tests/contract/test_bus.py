@@ -89,7 +89,7 @@ class KafkaWorld:
 WORLDS = [
     pytest.param("lmdb", id="lmdb"),
     pytest.param("simulated", id="simulated"),
-    pytest.param("kafka", id="kafka", marks=[pytest.mark.processes, pytest.mark.timeout(120)]),
+    pytest.param("kafka", id="kafka", marks=[pytest.mark.services, pytest.mark.timeout(120)]),
 ]
 
 
