@@ -24,35 +24,68 @@ BENCHES: dict[str, str] = {
     "help": "wall time and CPU of --help",
     "year": "alerts over the year in natural order, storms included",
     "calm": "false alarms in minutes of health (BENCH_MINUTES, 10); not part of `all`",
+    "kafka": "CPU per event on Kafka, exactly once, against a hand-written client; needs --bus",
+    "kafka-latency": "event produced to decision readable on Kafka; needs --bus",
+    "kafka-recovery": "kill -9 of a worker to its next decision on Kafka; needs --bus",
 }
 """Each is a module of this package with `measure(runs, note) -> Report`."""
-RUNS = {"pipeline": 5, "latency": 3, "counts": 5, "mttr": 5, "start": 3, "help": 5, "year": 1, "calm": 1}
+ON_KAFKA = ("kafka", "kafka-latency", "kafka-recovery")
+"""Benches that need a broker: `measure` gets its `servers`, as that of EITHER does."""
+EITHER = ("mttr",)
+APART = ("calm", *ON_KAFKA)
+"""Not part of `all`."""
+RUNS = {
+    "pipeline": 5, "latency": 3, "counts": 5, "mttr": 5, "start": 3, "help": 5, "year": 1, "calm": 1,
+    "kafka": 3, "kafka-latency": 3, "kafka-recovery": 10,
+}  # fmt: skip
 RUNS_ENV = "BENCH_RUNS"
 """Environment variable: fewer or more runs than usual."""
 Note = Callable[[str], None]
 
 
-def run(name: str, json: bool) -> int:
-    """Measure `name` (or `all`); 0 if every bound was reached, 1 if not. Raises UsageError for an unknown name."""
+def run(name: str, json: bool, bus: str = "") -> int:
+    """Measure `name` (or `all`); 0 if every bound was reached, 1 if not. `bus`: kafka://HOST:PORT, for those that run
+    on it. Raises UsageError for an unknown name, and for a bus that the bench has no use for, or lacks.
+    """
     from mendstream.bench import machine
     from mendstream.bench.telling import tell
 
     chosen = _chosen(name)
+    servers = _servers(name, bus)
     known = machine.facts()
-    reports = [_measure(bench) for bench in chosen]
+    reports = [_measure(bench, servers) for bench in chosen]
     tell(name, known, reports, json=json)
     return 0 if all(report.reached for report in reports) else 1
 
 
-def _measure(bench: str) -> Report:
+def _measure(bench: str, servers: str) -> Report:
     note(f"{bench}: {BENCHES[bench]}")
-    measure: Callable[[int, Note], Report] = importlib.import_module(f"mendstream.bench.{bench}").measure
-    return measure(runs_of(bench), lambda text: note(f"{bench}: {text}"))
+    measure: Callable[..., Report] = importlib.import_module(module_of(bench)).measure
+    more = {"servers": servers} if bench in ON_KAFKA + EITHER else {}
+    return measure(runs_of(bench), lambda text: note(f"{bench}: {text}"), **more)
+
+
+def module_of(bench: str) -> str:
+    return f"mendstream.bench.{bench.replace('-', '_')}"
+
+
+def _servers(name: str, bus: str) -> str:
+    kind, _, servers = bus.partition("://")
+    if bus and (kind != "kafka" or not servers):
+        raise UsageError(f"--bus {bus} is no broker", hint="write it as --bus kafka://HOST:PORT")
+    if servers and name not in ON_KAFKA + EITHER:
+        raise UsageError(f"bench {name} has no use for a broker", hint=f"on Kafka: {', '.join(ON_KAFKA + EITHER)}")
+    if not servers and name in ON_KAFKA:
+        raise UsageError(
+            f"bench {name} needs a Kafka broker",
+            hint=f"scripts/services up kafka; then mendstream bench {name} --bus kafka://HOST:PORT",
+        )
+    return servers
 
 
 def _chosen(name: str) -> list[str]:
     if name == "all":
-        return [bench for bench in BENCHES if bench != "calm"]
+        return [bench for bench in BENCHES if bench not in APART]
     if name not in BENCHES:
         near = difflib.get_close_matches(name, [*BENCHES, "all"], n=1)
         said = f"did you mean {near[0]}? " if near else ""

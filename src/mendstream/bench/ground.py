@@ -66,8 +66,13 @@ def command(*words: str) -> list[str]:
 
 
 def environment(house: Settings) -> dict[str, str]:
-    """For a child process: one thread for numerical libraries, as the supervisor has it."""
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **to_environment(house)}
+    """For a child process."""
+    return {**one_thread(), **to_environment(house)}
+
+
+def one_thread() -> dict[str, str]:
+    """One thread for numerical libraries, as the supervisor has it."""
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @contextlib.contextmanager

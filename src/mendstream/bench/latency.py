@@ -123,19 +123,24 @@ class Reader:
 
     def latency(self, begun: int, ended: int, cpu_s: float | None) -> Latency:
         """Of the events that were due from `begun` to `ended`."""
-        due, read = [], []
-        for at, value in self._seen:
-            for decision in _decode_ids(value):
-                due.append(due_of(decision.event_id))
-                read.append(at)
-        dues = np.array(due, dtype=np.int64)
-        within = (dues >= begun) & (dues < ended)
-        ms = (np.array(read, dtype=np.int64)[within] - dues[within]) / 1000
-        if not len(ms):
-            return Latency(0, None, None, None, None)
-        p50, p99 = np.percentile(ms, [50, 99])
-        cpu_us = None if cpu_s is None else cpu_s / len(ms) * 1e6
-        return Latency(len(ms), float(p50), float(p99), float(ms.max()), cpu_us)
+        return latency_of(self._seen, begun, ended, cpu_s)
+
+
+def latency_of(seen: Sequence[tuple[int, bytes]], begun: int, ended: int, cpu_s: float | None) -> Latency:
+    """`seen`: when which decisions were read; of the events that were due from `begun` to `ended`."""
+    due, read = [], []
+    for at, value in seen:
+        for decision in _decode_ids(value):
+            due.append(due_of(decision.event_id))
+            read.append(at)
+    dues = np.array(due, dtype=np.int64)
+    within = (dues >= begun) & (dues < ended)
+    ms = (np.array(read, dtype=np.int64)[within] - dues[within]) / 1000
+    if not len(ms):
+        return Latency(0, None, None, None, None)
+    p50, p99 = np.percentile(ms, [50, 99])
+    cpu_us = None if cpu_s is None else cpu_s / len(ms) * 1e6
+    return Latency(len(ms), float(p50), float(p99), float(ms.max()), cpu_us)
 
 
 class _Id(msgspec.Struct):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mendstream.bench import ground
 from mendstream.bench.figures import Figure, Report
 from mendstream.contracts.errors import CouldNot
+from mendstream.contracts.ports import Bus
+from mendstream.contracts.topics import Stream, Topic
 from mendstream.demo.scenario import ACTOR, Attempt, Ending, Story, demo_settings, register_models, tell
+from mendstream.runtime.ground import embedded, open_bus
 from mendstream.runtime.inject import inject
 from mendstream.runtime.supervisor import House
+from mendstream.settings import Settings
 
 WANTED: dict[str, float] = {
     "slow-model": 4.0,
@@ -21,6 +26,7 @@ WANTED: dict[str, float] = {
     "drift": 20.0,
 }
 """Fault -> seconds from onset to verified, the proof of cure included."""
+WANTED_ON_KAFKA = {"slow-model": 3.0, "bad-model": 5.0, "dead-agent": 5.0, "stuck-agent": 6.0, "drift": 20.0}
 
 
 class Healed(NamedTuple):
@@ -37,9 +43,15 @@ class Healed(NamedTuple):
     """Others than the one that the fault had to cause."""
 
 
-def measure(runs: int, note: Callable[[str], None]) -> Report:
-    found = {fault: [_noted(fault, n, runs, note) for n in range(runs)] for fault in WANTED}
-    figures = {name: figure for fault, healed in found.items() for name, figure in _figures(fault, healed).items()}
+def measure(runs: int, note: Callable[[str], None], *, servers: str = "") -> Report:
+    """`servers`: of a Kafka broker; none, and the log is in the data directory."""
+    found = {fault: [_noted(fault, n, runs, note, servers) for n in range(runs)] for fault in WANTED}
+    wanted = WANTED_ON_KAFKA if servers else WANTED
+    figures = {
+        name: figure
+        for fault, healed in found.items()
+        for name, figure in _figures(fault, healed, wanted[fault]).items()
+    }
     every = [run for healed in found.values() for run in healed]
     figures["control_incidents"] = Figure(
         what="incidents before anything was done to the house", unit="", most=0,
@@ -49,15 +61,16 @@ def measure(runs: int, note: Callable[[str], None]) -> Report:
         "actions": {fault: [" ".join(run.actions) for run in healed] for fault, healed in found.items()},
         "endings": {fault: [run.ending for run in healed] for fault, healed in found.items()},
         "extra_incidents": {fault: [run.extra_incidents for run in healed] for fault, healed in found.items()},
+        "bus": "kafka" if servers else "lmdb",
     }
     return Report(bench="mttr", figures=figures, details=details)
 
 
-def _figures(fault: str, healed: Sequence[Healed]) -> dict[str, Figure]:
+def _figures(fault: str, healed: Sequence[Healed], wanted: float) -> dict[str, Figure]:
     """Only what was RESOLVED counts as verified."""
     return {
         f"{fault}_verified_s": Figure(what="onset to verified in the serving path", unit="s",
-                                      runs=tuple(run.verified_s for run in healed), most=WANTED[fault]),
+                                      runs=tuple(run.verified_s for run in healed), most=wanted),
         f"{fault}_acted_s": Figure(what="onset to the first remedy", unit="s",
                                    runs=tuple(run.acted_s for run in healed)),
         f"{fault}_detected_s": Figure(what="onset to the incident", unit="s",
@@ -65,8 +78,8 @@ def _figures(fault: str, healed: Sequence[Healed]) -> dict[str, Figure]:
     }  # fmt: skip
 
 
-def _noted(fault: str, n: int, runs: int, note: Callable[[str], None]) -> Healed:
-    found = once(fault, seed=n)
+def _noted(fault: str, n: int, runs: int, note: Callable[[str], None], servers: str) -> Healed:
+    found = once(fault, seed=n, servers=servers)
     times = ", ".join(
         f"{word} {'-' if at is None else f'{at:.2f} s'}"
         for word, at in (("detected", found.detected_s), ("acted", found.acted_s), ("verified", found.verified_s))
@@ -75,29 +88,47 @@ def _noted(fault: str, n: int, runs: int, note: Callable[[str], None]) -> Healed
     return found
 
 
-def once(fault: str, *, seed: int) -> Healed:
+def once(fault: str, *, seed: int, servers: str = "") -> Healed:
     """A fresh house, healthy for as long as the demo's control, then the fault. Raises what has made the house fail."""
-    with ground.folder() as root:
+    with contextlib.ExitStack() as stack:
+        root = stack.enter_context(ground.folder())
         settings = demo_settings(str(root), fuse=False, seed=seed, metrics=False)
+        if servers:
+            from mendstream.bench.broker import broker
+
+            settings = stack.enter_context(broker(servers)).holds(settings)
         register_models(settings)
         story = Story((fault,))
-        with House(settings) as house:
-            bus = house._bus  # a log may be opened once in a process
-            telling = tell(
-                story, lambda name, on: inject(settings, name, {}, on, ACTOR, bus=bus), lambda text: None
-            )  # fmt: skip
-            story.started_us = story.now_us = _now_us()
-            while house.failure is None and not story.over:
-                house.step()
-                story.now_us = _now_us()
-                story.first_decision_us = story.first_decision_us or ground.first_decision_us(bus)
-                story.news.read(bus)
-                next(telling, None)
-                if story.first_decision_us is None and story.now_us - story.started_us > ground.START_S * 1e6:
-                    raise CouldNot(f"no decision within {ground.START_S:.0f} s", hint="see `mendstream doctor`")
-        if house.failure is not None:
-            raise house.failure
+        house = stack.enter_context(House(settings))
+        bus = stack.enter_context(_looking(settings, house))
+        telling = tell(
+            story, lambda name, on: inject(settings, name, {}, on, ACTOR, bus=bus), lambda text: None
+        )  # fmt: skip
+        story.started_us = story.now_us = _now_us()
+        while house.failure is None and not story.over:
+            house.step()
+            story.now_us = _now_us()
+            story.first_decision_us = story.first_decision_us or ground.first_decision_us(bus)
+            story.news.read(bus)
+            next(telling, None)
+            if story.first_decision_us is None and story.now_us - story.started_us > ground.START_S * 1e6:
+                raise CouldNot(f"no decision within {ground.START_S:.0f} s", hint="see `mendstream doctor`")
+    if house.failure is not None:
+        raise house.failure
     return _healed(story, story.attempts[0])
+
+
+@contextlib.contextmanager
+def _looking(settings: Settings, house: House) -> Iterator[Bus]:
+    """How the bench looks into the log. On Kafka by eyes of its own, which fetch ahead: else each look is a question to
+    the broker, and the supervisor, which is served in between, would wait for the answer.
+    """
+    if embedded(settings):
+        yield house._bus  # a log may be opened once in a process
+        return
+    read = [Stream(Topic.VITALS, 0), Stream(Topic.INCIDENT_LOG, 0)]
+    with contextlib.closing(open_bus(settings)) as bus, contextlib.closing(bus.listen("bench", read)):
+        yield bus
 
 
 def _healed(story: Story, attempt: Attempt) -> Healed:

@@ -1,4 +1,4 @@
-"""Data directories of stopped houses in; decisions that differ, and incidents that do not hold together, out.
+"""Logs of stopped houses in; decisions that differ, and incidents that do not hold together, out.
 
 As the accounting does, it reads the logs below the bus and shares no code with what has written them. Of the house it
 knows the table of legal moves, which is a promise, and besides what is written here: topic numbers (3 decisions,
@@ -23,7 +23,7 @@ import msgspec
 import pyarrow as pa
 
 from mendstream.contracts.incident import MOVES, Phase
-from mendstream.demo.accounting import payloads
+from mendstream.demo.accounting import Place, payloads
 
 EXAMPLES = 10
 _DECISIONS, _CONFIG, _INCIDENTS, _RESULTS, _DEAD = 3, 10, 11, 13, 14
@@ -67,15 +67,15 @@ class Incidents:
 # --- decisions -------------------------------------------------------------------------------------------------------
 
 
-def decisions(root: Path) -> dict[str, tuple[Made, Decided]]:
+def decisions(log: Place) -> dict[str, tuple[Made, Decided]]:
     """What was decided on each event. A config is compared by what it says, not by its number."""
-    thresholds = _thresholds(root)
+    thresholds = _thresholds(log)
     return {
         line["event_id"]: (
             Made(line["model"], line["mode"], thresholds[line["config"]]),
             Decided(line["key"], line["outcome"], line["score"], line["reason"]),
         )
-        for line in _lines(payloads(root, "data", _DECISIONS))
+        for line in _lines(payloads(log, "data", _DECISIONS))
     }
 
 
@@ -86,12 +86,12 @@ def compare(found: dict[str, tuple[Made, Decided]], wanted: dict[str, tuple[Made
     return Compared(len(both), len(different), tuple(_difference(e, found, wanted) for e in different[:EXAMPLES]))
 
 
-def spoiled(root: Path) -> set[str]:
+def spoiled(log: Place) -> set[str]:
     """Keys of which an event was set aside when it should have come into their windows, as happens to one on which
     three processes died. Without it, what is decided on the key's next events may rightly be something else.
     """
     keys: set[str] = set()
-    for letter in _lines(payloads(root, "data", _DEAD)):
+    for letter in _lines(payloads(log, "data", _DEAD)):
         value = base64.b64decode(letter["value"])
         if letter["stage"] == "feature":
             with pa.ipc.open_stream(value) as reader:
@@ -124,11 +124,11 @@ def _difference(event: str, found: dict[str, tuple[Made, Decided]], wanted: dict
     return f"{event}: {', '.join(parts)}"
 
 
-def _thresholds(root: Path) -> dict[int, float]:
+def _thresholds(log: Place) -> dict[int, float]:
     """The decision threshold at each version of the config; a change with a stale base changed nothing."""
     version, threshold = 0, 0.5
     found = {version: threshold}
-    for line in _lines(payloads(root, "control", _CONFIG)):
+    for line in _lines(payloads(log, "control", _CONFIG)):
         if line["record"] == "config-change" and line["base_version"] == version:
             version += 1
             threshold = line["changes"].get("decision_threshold", threshold)
@@ -139,13 +139,16 @@ def _thresholds(root: Path) -> dict[int, float]:
 # --- incidents -------------------------------------------------------------------------------------------------------
 
 
-def incidents(root: Path) -> Incidents:
-    """Every incident legal, ended or open, done once, unbroken, and in SQL as in the log."""
-    lines = [line for block in payloads(root, "control", _INCIDENTS) for line in block.splitlines()]
+def incidents(root: Path, log: Place | None = None) -> Incidents:
+    """Every incident legal, ended or open, done once, unbroken, and in SQL as in the log. `log`: where it is, if not in
+    the data directory `root`.
+    """
+    log = log or root
+    lines = [line for block in payloads(log, "control", _INCIDENTS) for line in block.splitlines()]
     steps = [msgspec.json.decode(line) for line in lines]
     last = {step["incident"]["incident_id"]: step for step in steps}
     actions = {step["action"]["action_id"] for step in steps if step.get("action")}
-    flaws = [*broken(steps), *_illegal(steps), *_twice(root), *_not_in_sql(root, steps)]
+    flaws = [*broken(steps), *_illegal(steps), *_twice(log), *_not_in_sql(root, steps)]
     still = sum(step["incident"]["status"] not in _ENDED for step in last.values())
     return Incidents(len(last), still, len(actions), tuple(flaws))
 
@@ -187,9 +190,9 @@ def _before(phase: Phase) -> frozenset[Phase]:
     return found
 
 
-def _twice(root: Path) -> Iterator[str]:
+def _twice(log: Place) -> Iterator[str]:
     """Actions that a target did more than once. What the supervisor started by itself belongs to none."""
-    lines = _lines(payloads(root, "control", _RESULTS))
+    lines = _lines(payloads(log, "control", _RESULTS))
     done = Counter(line["action_id"] for line in lines if line["outcome"] == "done" and line["action_id"])
     yield from (f"action {action} was done {count} times" for action, count in done.items() if count > 1)
 

@@ -27,6 +27,7 @@ from mendstream.simulation.spawned import end, start
 CALM_S = 300.0
 """How long one run without kills may take."""
 _TICK_S = 0.02
+_SETTLED_S = 0.5
 _SOURCE = Stream(Topic.SOURCE, 0)
 _INPUTS = {"feature": Topic.RAW_EVENTS, "model": Topic.FEATURES, "decision": Topic.PREDICTIONS}
 
@@ -47,10 +48,11 @@ def against_calm_ones(
 
 
 def _calm(settings: Settings, root: Path) -> Settings:
-    """The same house in another place, at full speed, with the models of the first one."""
+    """The same house in another place, embedded, at full speed, with the models of the first one."""
     shutil.copytree(models_dir(settings), root / "models")
-    run = replace(settings.run, data_dir=str(root))
-    return replace(settings, run=run, ingestion=replace(settings.ingestion, rate=0.0))
+    run = replace(settings.run, data_dir=str(root), namespace="")
+    bus = replace(settings.bus, kind="lmdb", bootstrap_servers="")
+    return replace(settings, run=run, bus=bus, ingestion=replace(settings.ingestion, rate=0.0))
 
 
 def _decide(settings: Settings, made: Made, last: int) -> None:
@@ -103,8 +105,20 @@ def _until(there: Callable[[], bool], started: dict[str, subprocess.Popen[bytes]
 
 
 def drained(bus: Bus) -> bool:
-    """Whether each stage has read all that the one before it has written."""
-    return all(
-        bus.position(TaskId(stage, 0), Stream(topic, 0)) == bus.bounds(Stream(topic, 0))[1]
-        for stage, topic in _INPUTS.items()
-    )
+    """Whether each stage has read all that the one before it has written. On a broker, what a turn has written is seen
+    a little later than how far the turn has read: so it has to be true twice.
+    """
+    if not _drained(bus):
+        return False
+    time.sleep(_SETTLED_S)
+    return _drained(bus)
+
+
+def _drained(bus: Bus) -> bool:
+    for stage, topic in _INPUTS.items():
+        stream = Stream(topic, 0)
+        position = bus.position(TaskId(stage, 0), stream)
+        # Behind the last row a broker's log may end later, with the mark of a transaction.
+        if position is None or bus.read(stream, position, max_rows=1, max_bytes=1):
+            return False
+    return True

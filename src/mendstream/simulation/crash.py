@@ -26,9 +26,9 @@ from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.incident import Phase
 from mendstream.contracts.ports import Bus
 from mendstream.contracts.topics import Stream, Topic
-from mendstream.demo.accounting import Accounting, account
+from mendstream.demo.accounting import Accounting, Broker, Place, account
 from mendstream.demo.scenario import FIRST_MODELS, SEASON, Case, News
-from mendstream.runtime.ground import open_bus
+from mendstream.runtime.ground import cluster_of, embedded, open_bus
 from mendstream.runtime.roster import ROLE_OF
 from mendstream.runtime.supervision import INTENSITY
 from mendstream.settings import Settings, load
@@ -99,10 +99,13 @@ Progress = Callable[[str, int, int], None]
 """Told of chapter, how far it is, and how far it goes."""
 
 
-def crash(kills: int, *, fuse: bool, seed: int, progress: Progress, stop: Callable[[], bool]) -> Report:
-    """Kill and count. `stop`: asked between two kills; what was covered by then is counted. Raises CouldNot."""
-    with _folder() as root:
-        settings = house_settings(root / "killed", fuse=fuse, seed=seed)
+def crash(
+    kills: int, *, fuse: bool, seed: int, servers: str = "", progress: Progress, stop: Callable[[], bool]
+) -> Report:  # fmt: skip
+    """Kill and count. `servers`: Kafka brokers to run on, instead of embedded. `stop`: asked between two kills; what
+    was covered by then is counted. Raises CouldNot.
+    """
+    with _folder() as root, _topics(house_settings(root / "killed", fuse=fuse, seed=seed, servers=servers)) as settings:
         clock = _Chapters(progress)
         monkey = Monkey(settings, seed)
         try:
@@ -117,21 +120,23 @@ def crash(kills: int, *, fuse: bool, seed: int, progress: Progress, stop: Callab
         finally:
             monkey.close()
         clock.begin("counting")
-        counted = account(root / "killed")
-        found = audit.decisions(root / "killed")
-        spoiled = audit.spoiled(root / "killed")
+        log = _log_of(settings)
+        counted = account(log)
+        found = audit.decisions(log)
+        spoiled = audit.spoiled(log)
         clock.begin("deciding without kills", len(audit.made_with(found)))
         compared = against_calm_ones(settings, root, audit.without(found, spoiled), counted.last, clock.at)
         clock.begin("")
         return Report(
             seed=seed, fuse=fuse, wanted=kills, killed=dict(monkey.killed), starts=monkey.house.starts,
             gave_up=tuple(monkey.gave_up), counted=counted, compared=compared, spoiled=len(spoiled),
-            incidents=audit.incidents(root / "killed"), orphans=tuple(monkey.orphans), seconds=clock.seconds,
+            incidents=audit.incidents(root / "killed", log), orphans=tuple(monkey.orphans), seconds=clock.seconds,
         )  # fmt: skip
 
 
-def house_settings(root: Path, *, fuse: bool, seed: int, rate: float = RATE) -> Settings:
+def house_settings(root: Path, *, fuse: bool, seed: int, rate: float = RATE, servers: str = "") -> Settings:
     """Flights from a careless sender; no file and no environment of the user's changes it."""
+    kafka = {"bus.kind": "kafka", "bus.bootstrap_servers": servers, "run.namespace": f"crash-{time.time_ns():x}"}
     return load(
         env={},
         dotenv=None,
@@ -147,6 +152,7 @@ def house_settings(root: Path, *, fuse: bool, seed: int, rate: float = RATE) -> 
             "metrics.enabled": False,
             "models.initial": str(FIRST_MODELS),
             **BUDGETS,
+            **(kafka if servers else {}),
         },
     ).settings
 
@@ -361,6 +367,24 @@ class _Chapters:
 
     def at(self, done: int) -> None:
         self._progress(self._name, done, self._most)
+
+
+def _log_of(settings: Settings) -> Place:
+    if embedded(settings):
+        return Path(settings.run.data_dir)
+    return Broker(settings.bus.bootstrap_servers, settings.run.namespace)
+
+
+@contextlib.contextmanager
+def _topics(settings: Settings) -> Iterator[Settings]:
+    """The topics that a house with these settings makes on a broker are gone afterwards."""
+    try:
+        yield settings
+    finally:
+        if not embedded(settings):
+            from mendstream.adapters.bus.kafka import topics
+
+            topics.delete(cluster_of(settings))
 
 
 @contextlib.contextmanager

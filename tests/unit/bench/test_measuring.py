@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from mendstream.bench import budget, ground, sources, stages, start
+from mendstream.bench import budget, ground, kafka, sources, stages, start
 from mendstream.bench.help import verbs
 from mendstream.bench.latency import Reader
 from mendstream.bench.mttr import WANTED
@@ -94,6 +95,11 @@ def test_no_decision_in_the_window_is_no_number(monkeypatch):
     reader = Reader(StillBus(["1000.0"]))
     reader.read_for(1.0)
     assert reader.latency(4_000, 10_000, None).p50_ms is None
+
+
+def test_the_hand_written_client_is_where_the_bench_looks_for_it_and_as_short_as_is_said():
+    worker = Path(__file__).parents[3] / kafka.PEER
+    assert len(worker.read_text().splitlines()) <= 82
 
 
 def test_every_fault_that_mttr_heals_is_one_that_must_cause_an_incident():

@@ -8,27 +8,28 @@ import json
 import pytest
 
 from mendstream import bench
-from mendstream.bench import BENCHES, RUNS, RUNS_ENV
+from mendstream.bench import APART, BENCHES, EITHER, ON_KAFKA, RUNS, RUNS_ENV, module_of
 from mendstream.bench.figures import Figure, Report
 from mendstream.contracts.errors import UsageError
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Every bench gives this figure instead of measuring; how often each was to run."""
+    """Every bench gives this figure instead of measuring; how often each was to run, and on which broker."""
     asked: dict[str, int] = {}
-    given = {"figure": Figure(what="", unit="", runs=(1.0,), most=2.0)}
+    given = {"figure": Figure(what="", unit="", runs=(1.0,), most=2.0), "servers": {}}
 
     def stand_in(name):
-        def measure(runs, note):
+        def measure(runs, note, **more):
             asked[name] = runs
+            given["servers"] |= {name: more["servers"]} if more else {}
             note("one run")
             return Report(bench=name, figures={f"{name}_x": given["figure"]})
 
         return measure
 
     for name in BENCHES:
-        monkeypatch.setattr(importlib.import_module(f"mendstream.bench.{name}"), "measure", stand_in(name))
+        monkeypatch.setattr(importlib.import_module(module_of(name)), "measure", stand_in(name))
     return asked, given
 
 
@@ -50,9 +51,10 @@ def test_a_missed_bound_is_exit_code_1_and_its_number_is_shown(measured, capsys)
     assert "NO" in out
 
 
-def test_all_measures_every_bench_but_the_long_one_as_often_as_is_usual(measured, capsys):
+def test_all_measures_every_bench_but_the_long_one_and_those_of_a_broker_as_often_as_is_usual(measured, capsys):
     bench.run("all", True)
-    assert measured[0] == {name: runs for name, runs in RUNS.items() if name != "calm"}
+    assert measured[0] == {name: runs for name, runs in RUNS.items() if name not in APART}
+    assert measured[1]["servers"] == dict.fromkeys(EITHER, "")
     assert set(json.loads(capsys.readouterr().out)["benches"]) == set(measured[0])
 
 
@@ -77,3 +79,27 @@ def test_an_unknown_bench_names_the_nearest_one():
 
 def test_every_bench_has_its_line_and_its_usual_number_of_runs():
     assert set(RUNS) == set(BENCHES)
+
+
+@pytest.mark.parametrize("name", ON_KAFKA + EITHER)
+def test_a_bench_on_kafka_is_told_where_its_broker_is(name, measured, capsys):
+    bench.run(name, True, "kafka://one:9092,two:9092")
+    assert measured[1]["servers"] == {name: "one:9092,two:9092"}
+
+
+@pytest.mark.parametrize("name", ON_KAFKA)
+def test_without_a_broker_it_says_how_to_start_one(name):
+    with pytest.raises(UsageError, match="needs a Kafka broker") as caught:
+        bench.run(name, True)
+    assert "scripts/services up kafka" in caught.value.hint
+
+
+def test_a_bench_of_the_embedded_log_has_no_use_for_a_broker():
+    with pytest.raises(UsageError, match="no use for a broker"):
+        bench.run("pipeline", True, "kafka://one:9092")
+
+
+@pytest.mark.parametrize("bus", ["lmdb", "kafka://", "kafka", "one:9092"])
+def test_a_bus_that_names_no_broker_is_refused(bus):
+    with pytest.raises(UsageError, match="is no broker"):
+        bench.run("mttr", True, bus)

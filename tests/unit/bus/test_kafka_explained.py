@@ -41,7 +41,8 @@ def test_what_would_be_the_same_once_more_says_what_to_mend(code, hint):
     assert lasting(KafkaException(KafkaError(code)))
 
 
-def test_a_topic_that_is_missing_names_the_command():
+def test_a_topic_that_is_missing_is_waited_for_and_names_the_command():
+    assert type(told(KafkaError.UNKNOWN_TOPIC_OR_PART)) is NoAnswer
     assert "mendstream topics create" in told(KafkaError.UNKNOWN_TOPIC_OR_PART).hint
 
 

@@ -238,5 +238,5 @@ def test_the_audit_decodes_with_no_code_of_the_house():
         imports = [line for line in file if "mendstream" in line and "import" in line]
     assert imports == [
         "from mendstream.contracts.incident import MOVES, Phase\n",
-        "from mendstream.demo.accounting import payloads\n",
+        "from mendstream.demo.accounting import Place, payloads\n",
     ]

@@ -189,8 +189,8 @@ def explained(error: KafkaException, doing: str, servers: str) -> MendstreamErro
             f"{doing}: the broker takes no message of this size ({found.str()})",
             hint=f"set max.message.bytes = {MOST_BYTES} on the topic; `mendstream topics check` names the command",
         )
-    if found.code() in _MISSING:
-        return CouldNot(
+    if found.code() in _MISSING:  # as it also looks for a while after a broker has come back
+        return NoAnswer(
             f"{doing}: the broker at {servers} has no such topic or partition ({found.str()})",
             hint="`mendstream topics create` makes what is missing, `mendstream topics check` names what is wrong",
         )

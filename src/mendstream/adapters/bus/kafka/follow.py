@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import structlog
@@ -114,8 +115,14 @@ class Follower:
         self._failure: KafkaException | None = None
         self._orders: deque[Callable[[], None]] = deque()
         """What the thread is to do with its consumer, oldest first."""
+        self._met: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="kafka-follower", daemon=True)
         self._thread.start()
+
+    def meet(self, streams: Iterable[Stream]) -> None:
+        """These will be followed: once something is fetched, each question waits behind a fetch."""
+        for stream in streams:
+            self._orders.append(partial(self._meet, stream))
 
     def follows(self, stream: Stream) -> bool:
         return stream in self._streams
@@ -125,7 +132,7 @@ class Follower:
         offset = offset_of(stream, position)
 
         def begin() -> None:
-            meet(self._consumer, self._cluster.topic(stream.topic))
+            self._meet(stream)
             followed.taken = True
             self._consumer.incremental_assign([self._partition(stream, offset)])
 
@@ -195,6 +202,12 @@ class Follower:
 
     def _partition(self, stream: Stream, offset: int) -> TopicPartition:
         return TopicPartition(self._cluster.topic(stream.topic), stream.partition, offset)
+
+    def _meet(self, stream: Stream) -> None:
+        topic = self._cluster.topic(stream.topic)
+        if topic not in self._met:
+            self._met.add(topic)
+            meet(self._consumer, topic)
 
     def _first(self, followed: _Followed, position: Position) -> int:
         kept, stream = followed.kept, followed.stream

@@ -502,6 +502,7 @@ class KafkaBus:
                 self._leave(stream)
         if self._follower is None and any(stream.topic is not Topic.SOURCE for stream in streams):
             self._follower = Follower(self._cluster, self._cluster.group("follow"), self._ring)
+            self._follower.meet(stream for stream in streams if stream.topic is not Topic.SOURCE)
         return bell
 
     def _listened(self, stream: Stream) -> bool:
