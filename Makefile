@@ -51,6 +51,7 @@ check: dev  ## lint, types, architecture and the fast tests: what CI runs first
 
 test: dev  ## all tests; then those with real services, a file at a time; and with real processes, one by one
 	$(BIN)/pytest -n 2 -m "$(PARALLEL)" $(NONE_IS_FINE)
+	scripts/services install || [ "$(CI)" != true ] # what is missing then is told again in the summary of the tests
 	$(BIN)/pytest -n 2 --dist loadfile -m "services and not processes" $(NONE_IS_FINE)
 	$(BIN)/pytest -m processes $(NONE_IS_FINE)
 
