@@ -12,7 +12,7 @@ DEV       := $(READY)/dev
 EDITABLE  := $(READY)/editable
 
 # What `make test` runs first, on two workers; CI, which has run the fast tests already, asks for the slow ones only.
-PARALLEL ?= not processes and not services
+PARALLEL ?= not processes and not services and not brokers
 
 # Which seeds `make simulate` runs. CI runs known ones: a fresh seed that fails is news for its finder, not for whoever
 # happens to land next.
@@ -30,7 +30,7 @@ NONE_IS_FINE = || [ $$? -eq 5 ]
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installers would meet in one .venv
-.PHONY: help setup dev demo check test simulate bench docs infra lock clean
+.PHONY: help setup dev demo check test brokers simulate bench docs infra lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -47,13 +47,17 @@ check: dev  ## lint, types, architecture and the fast tests: what CI runs first
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2 -m "not slow and not processes and not services" $(NONE_IS_FINE)
+	$(BIN)/pytest -n 2 -m "not slow and not processes and not services and not brokers" $(NONE_IS_FINE)
 
 test: dev  ## all tests; then those with real services, a file at a time; and with real processes, one by one
 	$(BIN)/pytest -n 2 -m "$(PARALLEL)" $(NONE_IS_FINE)
 	scripts/services install || [ "$(CI)" != true ] # what is missing then is told again in the summary of the tests
-	$(BIN)/pytest -n 2 --dist loadfile -m "services and not processes" $(NONE_IS_FINE)
+	$(BIN)/pytest -n 2 --dist loadfile -m "services and not processes and not brokers" $(NONE_IS_FINE)
 	$(BIN)/pytest -m processes $(NONE_IS_FINE)
+
+brokers: dev  ## hurt real brokers under a real house: freeze, kill, fence; not yet a part of `make test`
+	scripts/services install
+	$(BIN)/pytest -m brokers $(NONE_IS_FINE)
 
 simulate: setup  ## hurt simulated houses, of seeds that nobody has run, for four minutes
 	$(BIN)/mendstream simulate $(SIMULATE) --out build/failing

@@ -257,13 +257,15 @@ class Monkey:
     def drain(self) -> None:
         """Stop it, and start it once more without a source: it decides what waits, and its store catches up."""
         self._end()
+        begun_us, news = time.time_ns() // 1000, News()
         self._start(_without_source(self._settings))
-        news = News()
 
         def done() -> bool:
             news.read(self._bus)
-            running = len(self.house.living()) > 1
-            return running and drained(self._bus) and self._store_knows(news)
+            # Whoever owns a task has ended what its dead owner had begun.
+            fresh = news.vitals is not None and news.vitals.at_us > begun_us
+            owned = news.vitals is not None and all(task.state == "OK" for task in news.vitals.tasks)
+            return fresh and owned and drained(self._bus) and self._store_knows(news)
 
         self._wait(done, DRAIN_S, "end of what waits")
         self._end()

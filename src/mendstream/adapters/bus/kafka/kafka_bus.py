@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import structlog
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     KafkaError,
     KafkaException,
     Message,
@@ -28,7 +28,17 @@ from confluent_kafka import (
 )
 
 from mendstream.adapters.bus.bell import FifoBell, Ringer
-from mendstream.adapters.bus.kafka.client import ANSWER_S, FUSIBLE, Cluster, cause_of, code_of, explained, lasting, meet
+from mendstream.adapters.bus.kafka.client import (
+    ANSWER_S,
+    FUSIBLE,
+    SOON_S,
+    Cluster,
+    cause_of,
+    code_of,
+    explained,
+    lasting,
+    meet,
+)
 from mendstream.adapters.bus.kafka.follow import Follower, Lookup
 from mendstream.adapters.bus.kafka.owner import (
     HERE,
@@ -42,6 +52,7 @@ from mendstream.adapters.bus.kafka.owner import (
     rivals_of,
     written,
 )
+from mendstream.adapters.bus.kafka.patience import Patience
 from mendstream.adapters.bus.kafka.places import MOST_ROWS, blocks, framed, offset_of, passed, place, row_of
 from mendstream.adapters.bus.kafka.topics import make_state_topic
 from mendstream.adapters.room import told
@@ -55,8 +66,12 @@ _SHOWN_TO_NOBODY = frozenset({Topic.SOURCE.value, Topic.CONFIG_UPDATES.value})
 _ASK_EVERY_S = 0.1
 """How old an answer about the ends of streams and the progress of others may be."""
 _EVERYTHING = 1 << 62
+_OFFSETS_S = 2.0
+"""It takes some milliseconds, or for ever (see patience.py); the judge takes a task for dead that stands for 4 s."""
 _PUBLISH_S = 2.0
 """Who publishes outside a turn, as a pulse, has something else to do."""
+_SILENT_S = 1.0
+"""For so long a broker that did not answer is not asked to take anything more."""
 _log = structlog.get_logger("bus")
 
 
@@ -97,6 +112,7 @@ class KafkaBus:
         self._lookup = Lookup(cluster, cluster.group("look"))
         self._admin = cluster.admin()
         self._publisher: Producer | None = None
+        self._silent_until = 0.0
         self._follower: Follower | None = None
         self._held: dict[TaskId, Held] = {}
         self._made: set[str] = set()
@@ -110,11 +126,13 @@ class KafkaBus:
         self._alone: dict[Stream, float] = {}
         """When a turn has shown that nobody else writes to an inner stream: the next ones need not ask so soon."""
         self._asked: dict[Stream, tuple[float, tuple[int, int]]] = {}
-        self._progress: dict[str, tuple[float, dict[tuple[str, int], Position]]] = {}
+        self._progress: dict[tuple[str, Stream], tuple[float, Position | None]] = {}
+        self._viewers: dict[str, Consumer] = {}
         self._written: dict[Stream, int] = {}
         """What this process wrote ends here: a commit is answered before all of its marks are in the log."""
         self._message_rows: dict[Stream, float] = {}
         """About how many rows a message has."""
+        self._patience = Patience()
         self._one = threading.RLock()
         self._publishing = threading.Lock()
         """A pulse waits for no turn."""
@@ -312,8 +330,18 @@ class KafkaBus:
                         )
                     )  # fmt: skip
         self._flush(identity)
-        for group, found in places.items():
-            identity.producer.send_offsets_to_transaction(found, self._member(group), ANSWER_S)
+        members = {group: self._member(group) for group in places}
+
+        def send() -> None:
+            for group, found in places.items():
+                identity.producer.send_offsets_to_transaction(found, members[group], _OFFSETS_S)
+
+        try:
+            self._patience.within(_OFFSETS_S, send)
+        except TimeoutError as error:
+            raise NoAnswer(
+                f"the broker at {self._cluster.servers} has not taken the positions: {error}", hint="is it running?"
+            ) from error
 
     def _member(self, group: str) -> bytes:
         if group not in self._members:
@@ -376,6 +404,8 @@ class KafkaBus:
 
     def publish(self, outs: Sequence[Out]) -> None:
         with self._publishing:
+            if time.monotonic() < self._silent_until:
+                raise NoAnswer(f"the broker at {self._cluster.servers} did not answer just now", hint="is it running?")
             if self._publisher is None:
                 self._publisher = self._cluster.producer()
                 meet(self._publisher, self._cluster.topic(Topic.INCIDENT_LOG), times=2)
@@ -394,6 +424,7 @@ class KafkaBus:
                 raise (told if lasting(found) else NoAnswer(str(told), hint=told.hint)) from error
             if left:
                 self._publisher = None
+                self._silent_until = time.monotonic() + _SILENT_S
                 raise NoAnswer(
                     f"the broker at {self._cluster.servers} has not taken {left} messages within {_PUBLISH_S:.0f} s",
                     hint="is it running? `mendstream doctor` looks closer",
@@ -452,29 +483,31 @@ class KafkaBus:
         if stream.topic is Topic.SOURCE:
             left = left_by(self._lookup, self._cluster.state_topic(task.agent), task.partition)
             return left.entry.positions.get(str(stream)) if left else None
-        return self._progress_of(task.agent).get((self._cluster.topic(stream.topic), stream.partition))
+        return self._progress_of(task.agent, stream)
 
-    def _progress_of(self, agent: str) -> dict[tuple[str, int], Position]:
-        at, found = self._progress.get(agent, (0.0, {}))
+    def _progress_of(self, agent: str, stream: Stream) -> Position | None:
+        at, found = self._progress.get((agent, stream), (0.0, None))
         now = time.monotonic()
         if now - at < _ASK_EVERY_S:
             return found
-        group = self._cluster.group(agent)
+        asked = [TopicPartition(self._cluster.topic(stream.topic), stream.partition)]
         try:
-            asked = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S
-            )
-            answer = asked[group].result().topic_partitions
+            (told,) = self._viewer(agent).committed(asked, timeout=SOON_S)
         except KafkaException as error:
             raise explained(error, f"asking how far {agent} is", self._cluster.servers) from error
-        names = {self._cluster.topic(topic): topic for topic in Topic}
-        found = {
-            (p.topic, p.partition): place(Stream(names[p.topic], p.partition), p.offset, int(p.metadata or 0))
-            for p in answer
-            if p.offset >= 0 and p.topic in names
-        }
-        self._progress[agent] = (now, found)
+        found = None if told.offset < 0 else place(stream, told.offset, int(told.metadata or 0))
+        self._progress[agent, stream] = (now, found)
         return found
+
+    def _viewer(self, agent: str) -> Consumer:
+        """Sees the offsets of a group, and never waits for a transaction. An admin client would do, but librdkafka ends
+        the process when such a question of its is out of time.
+        """
+        if agent not in self._viewers:
+            self._viewers[agent] = self._cluster.consumer(
+                self._cluster.group(agent), **{"isolation.level": "read_uncommitted"}
+            )  # fmt: skip
+        return self._viewers[agent]
 
     def _ask(self, stream: Stream, *, fresh: bool = False) -> tuple[int, int]:
         """(first offset, the offset that comes next), asked for at most every so often."""
@@ -530,6 +563,9 @@ class KafkaBus:
         if self._follower is not None:
             self._follower.close()
         self._lookup.close()
+        self._patience.close()
+        for viewer in self._viewers.values():
+            viewer.close()
         self._ringer.close()
 
 
