@@ -202,9 +202,9 @@ def served_for(house, seconds):
 
 
 def decides_again(house):
-    """Wait until decisions come that were not there yet."""
-    before = house.end(Topic.DECISIONS)
-    house.until(lambda: house.end(Topic.DECISIONS) > before, why="there are new decisions")
+    """Wait until it serves, as is told from now on."""
+    since_us = house.now_us
+    house.until(lambda: house.vitals.at_us > since_us and house.calm(), 120, why="it serves again")
 
 
 @pytest.mark.parametrize("fuse", [False, True], ids=["apart", "fused"])

@@ -30,8 +30,16 @@ _FENCED = frozenset(
     {KafkaError._FENCED, KafkaError._FATAL, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
 )
 _AWAY = frozenset(
-    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}
-)
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT, KafkaError.NETWORK_EXCEPTION, KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.CONCURRENT_TRANSACTIONS, KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    }
+)  # fmt: skip
+"""What a broker says that has just come, or is about to go. `retriable` tells nothing of it outside a transaction."""
 _REFUSED = {
     KafkaError._AUTHENTICATION: "the broker does not accept these credentials",
     KafkaError.SASL_AUTHENTICATION_FAILED: "the broker does not accept these credentials",
@@ -194,7 +202,8 @@ def explained(error: KafkaException, doing: str, servers: str) -> MendstreamErro
             f"{doing}: the broker at {servers} has no such topic or partition ({found.str()})",
             hint="`mendstream topics create` makes what is missing, `mendstream topics check` names what is wrong",
         )
-    if found.code() in _AWAY or found.retriable():
+    # What librdkafka says of itself, with a number below 0, is about connections that come and go.
+    if found.code() in _AWAY or found.code() < 0 or found.retriable():
         return NoAnswer(
             f"{doing}: the broker at {servers} does not answer ({found.str()})",
             hint="is it running, and is bus.bootstrap_servers right? `mendstream doctor` looks closer",
