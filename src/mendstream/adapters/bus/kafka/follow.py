@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -278,10 +278,10 @@ class Follower:
 class Lookup:
     """Looks at any place of any partition, one after the other."""
 
-    def __init__(self, cluster: Cluster, group: str) -> None:
+    def __init__(self, cluster: Cluster, group: str, **more: Any) -> None:
         self._cluster = cluster
         # At the end of a partition the broker would wait for more before it says so.
-        self._consumer: Consumer = cluster.consumer(group, **{"fetch.wait.max.ms": 1})
+        self._consumer: Consumer = cluster.consumer(group, **{"fetch.wait.max.ms": 1}, **more)
         self._one = threading.Lock()
         self._met: set[str] = set()
         self._answers = False

@@ -111,6 +111,7 @@ class KafkaBus:
         self._identities = Identities(cluster)
         self._lookup = Lookup(cluster, cluster.group("look"))
         self._admin = cluster.admin()
+        self._uncommitted: Lookup | None = None
         self._publisher: Producer | None = None
         self._silent_until = 0.0
         self._follower: Follower | None = None
@@ -188,6 +189,7 @@ class KafkaBus:
                 # It was taken for an earlier claim, and somebody else has had the task since.
 
     def _claimed(self, task: TaskId, inputs: Sequence[Stream], identity: Identity) -> Claim:
+        self._settle(task)
         left = left_by(self._lookup, self._cluster.state_topic(task.agent), task.partition)
         last = left.entry if left else Entry(0, 0, {}, NOWHERE, None)
         positions: dict[Stream, Position] = {}
@@ -205,6 +207,19 @@ class KafkaBus:
         return Claim(
             task, held.epoch, held.turn, positions, left.snapshot if left else None, left.changes if left else []
         )
+
+    def _settle(self, task: TaskId) -> None:
+        """Wait until all that was written to the task's log can be read. Whoever could write has been fenced, so what
+        is not seen yet is a transaction whose end is on its way. Raises NoAnswer.
+        """
+        if self._uncommitted is None:
+            self._uncommitted = Lookup(
+                self._cluster, self._cluster.group("look"), **{"isolation.level": "read_uncommitted"}
+            )  # fmt: skip
+        topic = self._cluster.state_topic(task.agent)
+        written = self._uncommitted.bounds(topic, task.partition)[1]
+        if self._lookup.bounds(topic, task.partition, least=written)[1] < written:
+            raise NoAnswer(f"becoming the owner of {task}: a transaction has not ended yet", hint="it is asked again")
 
     def _first(self, stream: Stream) -> Position:
         return 0 if stream.topic is Topic.SOURCE else place(stream, self._ask(stream, fresh=True)[0])
@@ -563,6 +578,8 @@ class KafkaBus:
         if self._follower is not None:
             self._follower.close()
         self._lookup.close()
+        if self._uncommitted is not None:
+            self._uncommitted.close()
         self._patience.close()
         for viewer in self._viewers.values():
             viewer.close()
