@@ -31,6 +31,7 @@ _POLL_S = 0.05
 _BATCH = 2000
 _MOST_BYTES = 32 << 20
 """Of one stream in memory; from then on it is fetched no further until half of it has been read."""
+_EVERYTHING = 1 << 62
 _AGAIN_S = 0.005
 _NOT_YET = frozenset(
     {
@@ -288,8 +289,9 @@ class Lookup:
         """The first question has to find the broker."""
 
     def read(
-        self, topic: str, partition: int, offset: int, *, max_rows: int, max_bytes: int, until: int | None = None
-    ) -> list[Message]:
+        self, topic: str, partition: int, offset: int, *, max_rows: int = _EVERYTHING, max_bytes: int = _EVERYTHING,
+        until: int | None = None,
+    ) -> list[Message]:  # fmt: skip
         """Messages from `offset` on (or the first that is kept) up to the end, or before `until`. Raises NoAnswer."""
         found: list[Message] = []
         rows = size = 0

@@ -30,7 +30,6 @@ from confluent_kafka import (
 from mendstream.adapters.bus.bell import FifoBell, Ringer
 from mendstream.adapters.bus.kafka.client import (
     ANSWER_S,
-    FUSIBLE,
     SOON_S,
     Cluster,
     cause_of,
@@ -65,7 +64,6 @@ _SHOWN_TO_NOBODY = frozenset({Topic.SOURCE.value, Topic.CONFIG_UPDATES.value})
 """A source has no offsets, and config is read by every task at its own pace."""
 _ASK_EVERY_S = 0.1
 """How old an answer about the ends of streams and the progress of others may be."""
-_EVERYTHING = 1 << 62
 _OFFSETS_S = 2.0
 """It takes some milliseconds, or for ever (see patience.py); the judge takes a task for dead that stands for 4 s."""
 _PUBLISH_S = 2.0
@@ -178,7 +176,7 @@ class KafkaBus:
             self._made.add(task.agent)
         while True:
             identity = self._identities.take(identity_of(task, self._chain))
-            for rival in rivals_of(task, self._chain, FUSIBLE):
+            for rival in rivals_of(task, self._chain):
                 self._identities.end(rival)
             used, identity.used = identity.used, True
             try:
@@ -289,9 +287,8 @@ class KafkaBus:
     def _check_gap(self, stream: Stream, position: Position, first: int) -> None:
         """Raises Conflict if rows lie between `position` and the offset `first`."""
         between = self._lookup.read(
-            self._cluster.topic(stream.topic), stream.partition, offset_of(stream, position),
-            max_rows=_EVERYTHING, max_bytes=_EVERYTHING, until=first,
-        )  # fmt: skip
+            self._cluster.topic(stream.topic), stream.partition, offset_of(stream, position), until=first
+        )
         rows = sum(message.rows for message in between if not passed(stream, message, position))
         if rows:
             raise Conflict(f"{stream} has {rows} rows that this turn did not read")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, explained, meet
+from mendstream.adapters.bus.kafka.client import ANSWER_S, FUSIBLE, MOST_BYTES, Cluster, explained, meet
 from mendstream.adapters.bus.kafka.follow import Lookup
 from mendstream.adapters.bus.kafka.places import Message as Kept
 from mendstream.contracts.agent import TaskId
@@ -92,9 +92,9 @@ def identity_of(task: TaskId, chain: frozenset[str]) -> str:
     return f"fused/{task.partition}" if task.agent in chain else str(task)
 
 
-def rivals_of(task: TaskId, chain: frozenset[str], fusible: frozenset[str]) -> tuple[str, ...]:
+def rivals_of(task: TaskId, chain: frozenset[str]) -> tuple[str, ...]:
     """The other names that `task` can be held under."""
-    if task.agent not in fusible:
+    if task.agent not in FUSIBLE:
         return ()
     mine = identity_of(task, chain)
     return tuple(name for name in (str(task), f"fused/{task.partition}") if name != mine)
@@ -143,7 +143,7 @@ def left_by(lookup: Lookup, topic: str, partition: int) -> Left | None:
     snapshot: bytes | None = None
     changes: list[bytes] = []
     seen = -1
-    for message in lookup.read(topic, partition, start, max_rows=1 << 62, max_bytes=1 << 62):
+    for message in lookup.read(topic, partition, start):
         found = _decode(message.value)
         if found.snapshot_at == HERE:
             snapshot, changes = found.payload, []
@@ -158,7 +158,7 @@ def _newest(lookup: Lookup, topic: str, partition: int, first: int, end: int) ->
     look = 8
     while True:
         start = max(first, end - look)
-        found = lookup.read(topic, partition, start, max_rows=1 << 62, max_bytes=MOST_BYTES * 4)
+        found = lookup.read(topic, partition, start, max_bytes=MOST_BYTES * 4)
         if found:
             return found[-1]
         if start <= first:
