@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # Arrow is a heavy import, and the supervisor needs none of i
     from mendstream.contracts.frame import Frame
 
 
+STAGES = ("ingestion", "feature", "model", "decision")
+"""The pipeline, in order. They may run in one process each, or fused in one."""
+
+
 class TaskId(NamedTuple):
     """One agent on one partition number: the unit that is owned, moved, fenced and restored."""
 
@@ -28,16 +32,31 @@ class TaskId(NamedTuple):
         return f"{self.agent}/{self.partition}"
 
 
-class Line(NamedTuple):
-    """One record as it came from outside, not yet decoded; `position` is the source's own."""
+class Unreadable(NamedTuple):
+    """A record of which its source could make no line, and why: a dead letter, with its own bytes."""
 
     value: bytes
+    reason: DeadReason
+    detail: str
+
+
+class Line(NamedTuple):
+    """One record as it came from outside, as JSON not yet decoded; `position` is the source's own."""
+
+    value: bytes
+    """Empty, and so no JSON, if `unreadable` is given."""
     position: int
     key: str | None = None
     at_us: int | None = None
     """When it was written, as its own record has it."""
     partition: int = 0
     """Of the source, where that has some."""
+    unreadable: Unreadable | None = None
+
+    @property
+    def original(self) -> bytes:
+        """For a dead letter."""
+        return self.value if self.unreadable is None else self.unreadable.value
 
 
 @dataclass(slots=True)

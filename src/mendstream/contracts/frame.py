@@ -81,13 +81,14 @@ class Frame:
     def decode(cls, value: bytes | memoryview) -> Frame:
         """Raises BadRecord if `value` is not a frame."""
         try:
-            with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
-                batch = reader.read_next_batch()
-                meta = reader.schema.metadata
+            # Message by message, as it is written: a stream reader costs twice the reading of a small frame.
+            messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(value))
+            schema = pa.ipc.read_schema(messages.read_next_message())
+            batch = pa.ipc.read_record_batch(messages.read_next_message(), schema)
             batch.validate(full=True)  # else a torn one could bring the process down later
             if tuple(batch.schema.names[: len(HEAD)]) != HEAD:
                 raise BadRecord(f"not a frame: its columns begin with {batch.schema.names[: len(HEAD)]}, not {HEAD}")
-            return cls(batch, _decode_meta(meta[_META]))
+            return cls(batch, _decode_meta(schema.metadata[_META]))
         except _NO_FRAME as error:
             raise BadRecord(f"not a frame: {error}") from error
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from mendstream.adapters.models.catalogue import Catalogue
-from mendstream.contracts.agent import TaskId
+from mendstream.contracts.agent import STAGES, TaskId
 from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.knobs import Mode
 from mendstream.contracts.ports import Bus, Out
 from mendstream.contracts.records import ConfigChange, encode_block
 from mendstream.contracts.topics import CONFIG, Stream, Topic
 from mendstream.runtime.ground import current_config, open_bus, prepare
-from mendstream.runtime.roster import STAGES
 from mendstream.settings import Settings, models_dir
 from mendstream.simulation import audit
 from mendstream.simulation.audit import Compared, Decided, Made

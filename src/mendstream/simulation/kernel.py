@@ -24,6 +24,8 @@ class Kernel:
         self.current: Strand | None = None
         """Whose code runs now."""
         self._hub = getcurrent()
+        self._until_us = start_us
+        """How far time may go without a look at the heap; not at all while `run` is asked when to stop."""
 
     def at(self, when_us: int, call: Callable[..., None], *args: Any) -> None:
         """Run `call` at that time; what is due at the same time runs in the order of the asking."""
@@ -36,6 +38,7 @@ class Kernel:
     def run(self, until_us: int, stop: Callable[[], bool] | None = None) -> None:
         """Events up to that time, or until `stop` says so, asked after each."""
         self._hub = getcurrent()
+        self._until_us = until_us if stop is None else self.now_us
         heap = self._heap
         while heap and heap[0][0] <= until_us:
             if stop is not None and stop():
@@ -45,6 +48,15 @@ class Kernel:
             call(*args)
         if stop is None or not stop():
             self.now_us = max(self.now_us, until_us)
+
+    def passed(self, us: int) -> bool:
+        """Let so much time pass at once, if nothing else is due by then: what a switch to the hub and back would do."""
+        then = self.now_us + us
+        if then > self._until_us or (self._heap and self._heap[0][0] <= then):
+            return False
+        self.now_us = then
+        self.events += 1
+        return True
 
     def strand(self, body: Callable[[], None], ended: Callable[[BaseException | None], None]) -> Strand:
         """Runs `body` from the next event on; `ended` hears how it ended, but not that it was killed."""
@@ -79,7 +91,8 @@ class Strand:
     # --- called on the strand ----------------------------------------------------------------------------------------
 
     def sleep(self, us: int) -> None:
-        self._suspend(us, wakeable=False)
+        if self.dead or self.held or not self._kernel.passed(us):
+            self._suspend(us, wakeable=False)
 
     def park(self, timeout_us: int | None) -> bool:
         """Until somebody wakes it, or time is up; True if it was woken."""

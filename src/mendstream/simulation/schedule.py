@@ -84,14 +84,14 @@ class Run:
         self.story.health = Health(self.machine)
         self.people = People(self.machine, self.story, _made(Manners, plan.people, "people"))
         self.watching = [kind(self.machine, self.story) for kind in (*self.invariants, Sometimes)]
-        self._appended = [one.appended for one in self.watching if _has(one, "appended")]
+        self._appended = {topic: [one.appended for one in self.watching if topic in one.topics] for topic in Topic}
         self._committed = [one.committed for one in self.watching if _has(one, "committed")]
         self.machine.log.watchers += [self.story, self]
 
     # --- a watcher of the log ----------------------------------------------------------------------------------------
 
     def appended(self, append: Append) -> None:
-        for look in self._appended:
+        for look in self._appended[append.stream.topic]:
             look(append)
 
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None:

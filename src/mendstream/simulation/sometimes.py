@@ -56,12 +56,12 @@ class Sometimes(Invariant):
     """Breaks nothing: counts."""
 
     name = "sometimes"
+    topics = (Topic.POLICY_DECISIONS,)
 
     def appended(self, append: Append) -> None:
-        if append.stream.topic is Topic.POLICY_DECISIONS:
-            for record in append.records:
-                if isinstance(record, Verdict):
-                    self.machine.count(f"verdict {record.verdict}")
+        for record in append.records:
+            if isinstance(record, Verdict):
+                self.machine.count(f"verdict {record.verdict}")
 
     def claimed(self, task: TaskId, epoch: int, process: str, generation: int) -> None:
         if epoch > 1:

@@ -14,14 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from mendstream.adapters.store import schema
+from mendstream.adapters.store import database, schema
 from mendstream.adapters.store.recorder import Log, Recorder
 from mendstream.adapters.store.refusals import BUSY_TIMEOUT_MS, refusal
 
 _AGAIN_US = 20_000
 _NUMBERS = itertools.count(1)
+_FREE: list[int] = []
+"""Numbers of databases that are gone: their engines, which have compiled the recorder's statements, serve the next."""
 
 
 class Client(Protocol):
@@ -40,7 +43,8 @@ class SimStore:
     def __init__(self) -> None:
         self.away = False
         """Fault: somebody else holds its lock."""
-        self._address = f"file:/mendstream-{next(_NUMBERS)}?vfs=memdb"
+        self._number = _FREE.pop() if _FREE else next(_NUMBERS)
+        self._address = f"file:/mendstream-{self._number}?vfs=memdb"
         self._url = f"sqlite:///{self._address}&uri=true"
         # In memory, it is there for as long as somebody is connected.
         self.connection = sqlite3.connect(self._address, uri=True)
@@ -89,6 +93,7 @@ class SimStore:
         for recorder in self._recorders:
             recorder.close()
         self.connection.close()
+        _FREE.append(self._number)
 
 
 class SimRecorder(Recorder):
@@ -96,6 +101,7 @@ class SimRecorder(Recorder):
         self, log: Log, url: str, store: SimStore, client: Client, stopwatch: Callable[[], float]
     ) -> None:  # fmt: skip
         super().__init__(log, url, stopwatch=stopwatch)
+        self._engine = _engine(url)
         self._store = store
         self._client = client
 
@@ -110,6 +116,11 @@ class SimRecorder(Recorder):
             yield session
             self._client.pass_time(self._client.store_us())  # everything is written and nothing committed
         self._client.pass_time(self._client.store_us())  # committed, and nobody knows it yet
+
+
+@cache
+def _engine(url: str) -> Engine:
+    return database.engine(url)
 
 
 @cache

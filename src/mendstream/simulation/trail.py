@@ -173,9 +173,10 @@ def everything(log: SimLog, stream: Stream) -> list[Block]:
 def parts_of(log: SimLog, stream: Stream) -> Iterator[Part]:
     """All frames of a stream."""
     for block in everything(log, stream):
-        with pa.ipc.open_stream(pa.py_buffer(block.value)) as reader:
-            batch = reader.read_next_batch()
-            meta = json.loads(reader.schema.metadata[b"mendstream"])
+        messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(block.value))
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        batch = pa.ipc.read_record_batch(messages.read_next_message(), schema)
+        meta = json.loads(schema.metadata[b"mendstream"])
         yield Part(meta, batch, batch.column("event_id").to_pylist())
 
 

@@ -253,6 +253,21 @@ def test_an_alert_about_old_data_is_never_raised():
     assert not house.alerts
 
 
+def test_a_death_that_is_old_when_a_late_judge_reads_of_it_is_told_while_nobody_is_back():
+    house = House()
+    for _ in range(12):
+        house.live(*served(house))
+    died, late = house.now, house.now + 20 * S
+    house.step(late, ended("model-0", died))
+    assert not house.alerts, "there may be more to read"
+    house.pane = late // PANE_US
+    for _ in range(2):
+        house.live(without=("model-0",))
+    (alert,) = house.alerts
+    assert (alert.kind, alert.subject, alert.evidence["reason"]) == (AlertKind.AGENT_DOWN, "model-0", "exit")
+    assert alert.window_us[1] > died, "it was still dead then"
+
+
 def test_a_late_judge_drains_first_and_accuses_nobody():
     house = House()
     for _ in range(12):

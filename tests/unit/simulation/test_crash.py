@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from mendstream.contracts.agent import STAGES
 from mendstream.demo.accounting import Accounting
-from mendstream.runtime.roster import STAGES
 from mendstream.simulation import crash
 from mendstream.simulation.audit import Compared, Incidents
 from mendstream.simulation.crash import Monkey, Report, house_settings

@@ -138,3 +138,34 @@ def test_one_more_throw_in_one_place_changes_nothing_elsewhere():
     one.of("network").random()
     assert one.of("disk").random() == other.of("disk").random()
     assert Dice(8).of("disk").random() != Dice(7).of("disk").random()
+
+
+def test_a_strand_alone_sleeps_without_a_turn_of_the_hub_but_not_past_anything_that_is_due(kernel):
+    seen = []
+
+    def body():
+        for us in (10, 10, 10, 1_000):
+            strand.sleep(us)
+            seen.append((kernel.now_us, "strand"))
+
+    strand = kernel.strand(body, lambda error: None)
+    kernel.at(1_020, lambda: seen.append((kernel.now_us, "due first")))
+    kernel.run(1_500)
+    assert seen == [(1_010, "strand"), (1_020, "due first"), (1_020, "strand"), (1_030, "strand")]
+    assert kernel.now_us == 1_500
+    kernel.run(3_000)
+    assert seen[-1] == (2_030, "strand")
+
+
+def test_a_strand_that_holds_itself_stops_at_its_next_sleep(kernel):
+    seen = []
+
+    def body():
+        strand.hold()
+        strand.sleep(10)
+        seen.append(kernel.now_us)
+
+    strand = kernel.strand(body, lambda error: None)
+    kernel.at(1_100, strand.release)
+    kernel.run(2_000)
+    assert seen == [1_100]

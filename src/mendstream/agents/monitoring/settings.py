@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.errors import SettingsError
 from mendstream.contracts.records import LATENCY_EDGES_MS
-
-STAGES = ("ingestion", "feature", "model", "decision")
-"""In the order of the flow: a stage that waits for a later one is not to blame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mendstream.agents.monitoring.settings import STAGES
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.records import Exit, Pulse
 
 LATE_US = 600_000

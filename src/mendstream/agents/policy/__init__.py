@@ -6,7 +6,7 @@ In here may be what decides whether an action is allowed. cedarpy is welcome: it
 from mendstream.agents.policy.agent import PolicyAgent
 from mendstream.agents.policy.cases import CaseResult, run_cases, uncovered
 from mendstream.agents.policy.engine import Policies, Ruling, rule
-from mendstream.agents.policy.loading import Problem, check_policies, load_policies
+from mendstream.agents.policy.loading import Problem, check_policies, load_policies, shipped_policies
 from mendstream.agents.policy.settings import PolicySettings
 from mendstream.agents.policy.state import PolicyState
 
@@ -22,5 +22,6 @@ __all__ = [
     "load_policies",
     "rule",
     "run_cases",
+    "shipped_policies",
     "uncovered",
 ]

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cedarpy
 
 from mendstream.agents.policy.engine import Clamp, Policies, Rule
+from mendstream.agents.policy.policies import shipped
 from mendstream.contracts.errors import SettingsError
 
 _ANNOTATIONS = ("id", "reason", "verdict", "obligation")
@@ -46,6 +48,12 @@ def load_policies(texts: Mapping[str, str], schema: str) -> Policies:
         return found
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     raise SettingsError(f"{found[0]}{more}", hint=found[0].hint)
+
+
+@cache
+def shipped_policies() -> Policies:
+    """Those that come with mendstream, read once: nothing changes them, and reading costs more than many rulings."""
+    return load_policies(*shipped())
 
 
 def check_policies(texts: Mapping[str, str], schema: str) -> list[Problem]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from mendstream.chaos import plan as plans
 from mendstream.chaos.plan import Plan
@@ -116,6 +117,7 @@ def _explain(totals: Totals, seed: int, out: Path) -> None:
     for line in Run(smaller)().tail:
         note(line)
     note(f"seed {seed} breaks {failed.invariant!r}: {len(smaller.injections)} faults are enough")
+    note(f"its plan, for a file of your own: {msgspec.json.encode(smaller).decode()}")
     note(f"to see it again: `mendstream simulate` with --replay {path}, or as it was with --seed {seed}")
 
 

@@ -17,7 +17,7 @@ from mendstream.agents.healing.playbooks.base import Finding as Proof
 from mendstream.agents.healing.state import Act, Incident
 from mendstream.agents.healing.turn import Turn
 from mendstream.agents.monitoring.detectors.liveness import Liveness
-from mendstream.agents.monitoring.view import Finding
+from mendstream.agents.monitoring.view import Finding, PaneView
 from mendstream.agents.monitoring.watch import ProcessSeen, Watch
 from mendstream.agents.policy import agent as policy
 from mendstream.agents.policy.agent import PolicyAgent
@@ -305,8 +305,8 @@ def _overlooks_a_knob() -> AbstractContextManager[None]:
 def _an_end_is_no_illness() -> AbstractContextManager[None]:
     real = Liveness._ill
 
-    def ill(self: Liveness, name: str, process: ProcessSeen, watch: Watch, now: int) -> Finding | None:
-        return None if process.exit_code is not None else real(self, name, process, watch, now)
+    def ill(self: Liveness, name: str, process: ProcessSeen, view: PaneView, now: int) -> Finding | None:
+        return None if process.exit_code is not None else real(self, name, process, view, now)
 
     return replaced(Liveness, "_ill", ill)
 

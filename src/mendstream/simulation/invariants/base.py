@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.ports import TaskCommit
+from mendstream.contracts.topics import Topic
 from mendstream.simulation.log import Append
 
 if TYPE_CHECKING:
@@ -17,13 +18,15 @@ class Invariant:
     """A subclass's docstring says what a user would lose. All hooks come after the fact; `story` has folded it."""
 
     name: ClassVar[str]
+    topics: ClassVar[tuple[Topic, ...]] = ()
+    """What `appended` is told of: most look at a few topics only, and most blocks are pulses and counts."""
 
     def __init__(self, machine: Machine, story: Story) -> None:
         self.machine = machine
         self.story = story
 
     def appended(self, append: Append) -> None:
-        """A block is in the log."""
+        """A block of one of `topics` is in the log."""
 
     def committed(self, commit: TaskCommit, process: str, generation: int) -> None:
         """A turn is in the log; its outputs have been told of before."""

@@ -49,6 +49,7 @@ class ConfigGrows(Folded):
     """Versions grow by one, and no owner of a task goes back: else nobody could say by which config it was decided."""
 
     name = "config versions grow by one"
+    topics = (Topic.CONFIG_UPDATES, Topic.AGENT_METRICS)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
@@ -86,6 +87,7 @@ class ConfigReaches(Folded):
     """Every live agent has the newest config within 5 s: else a slow or bad model goes on serving somewhere."""
 
     name = "config reaches everybody"
+    topics = (Topic.CONFIG_UPDATES, Topic.AGENT_METRICS)
     WITHIN_US = 5_000_000
 
     def __init__(self, machine: Machine, story: Story) -> None:

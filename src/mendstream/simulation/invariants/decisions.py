@@ -19,6 +19,7 @@ from mendstream.simulation.story import Story
 from mendstream.simulation.trail import Part, Trail
 
 _FEATURES = ("load", "flow", "excess")
+_EXCESS = _FEATURES.index("excess")
 MODEL_FAULTS = {"lost-model", "corrupt-model", "torn-add"}
 """Under which the version that config names may be out of reach; outputs then name the one that served."""
 
@@ -27,6 +28,7 @@ class SameDecision(Invariant):
     """Decided again, after a power cut, an event has the decision that it had: else nobody can rely on any."""
 
     name = "same input, same decision"
+    topics = (Topic.DECISIONS,)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
@@ -34,13 +36,12 @@ class SameDecision(Invariant):
         """(event, model, mode, rule) -> (outcome, score); what a power cut took counts too."""
 
     def appended(self, append: Append) -> None:
-        if append.stream.topic is Topic.DECISIONS:
-            for record in append.records:
-                if isinstance(record, Decision):
-                    made = record.event_id, record.model, record.mode, record.reason
-                    says = record.outcome, record.score
-                    if self._made.setdefault(made, says) != says:
-                        self.broken(f"{made} was {self._made[made]}, and is {says}")
+        for record in append.records:
+            if isinstance(record, Decision):
+                made = record.event_id, record.model, record.mode, record.reason
+                says = record.outcome, record.score
+                if self._made.setdefault(made, says) != says:
+                    self.broken(f"{made} was {self._made[made]}, and is {says}")
 
 
 class AsTheModelSays(Invariant):
@@ -54,10 +55,14 @@ class AsTheModelSays(Invariant):
         for p in range(trail.partitions):
             features = _columns(trail.frames[Stream(Topic.FEATURES, p)])
             decided = {decision.event_id: decision for decision in trail.decisions[p]}
+            alike: dict[str, list[Part]] = {}
             for part in trail.frames[Stream(Topic.PREDICTIONS, p)]:
                 self._config(part, trail, hurt)
-                self._score(part, features)
                 self._decisions(part, decided, trail)
+                served = part.meta["model"] if part.meta.get("mode", "NORMAL") == "NORMAL" else ""
+                alike.setdefault(served, []).append(part)
+            for version, parts in alike.items():
+                self._scores(version, parts, features)
 
     def _config(self, part: Part, trail: Trail, hurt: bool) -> None:
         """The frame's versions and mode are those of the config that it names."""
@@ -72,20 +77,20 @@ class AsTheModelSays(Invariant):
         if model != config.model_version and not hurt:
             self.broken(f"{part.ids[0]} was served by {model!r}, config {config.version} has {config.model_version!r}")
 
-    def _score(self, part: Part, features: Mapping[str, Mapping[str, float]]) -> None:
-        rows = [features[event_id] for event_id in part.ids if event_id in features]
-        found = np.asarray(part.batch.column("score").to_numpy(zero_copy_only=False), dtype=np.float64)
-        if len(rows) < len(part.ids):
-            self.broken(f"a prediction of {part.ids[0]} or a neighbour has no features")
+    def _scores(self, version: str, parts: Sequence[Part], features: Mapping[str, Sequence[float]]) -> None:
+        """All that one version served, or, under an empty name, the rule fallback."""
+        ids = [event_id for part in parts for event_id in part.ids]
+        missing = next((event_id for event_id in ids if event_id not in features), None)
+        if missing is not None:
+            self.broken(f"the prediction of {missing} has no features")
             return
-        if part.meta.get("mode", "NORMAL") == "NORMAL":
-            wanted = _model_scores(self.machine, part.meta["model"], rows)
-        else:
-            wanted = np.array([0.8 if row["excess"] > 0 else 0.2 for row in rows])
-        off = np.flatnonzero(~np.isclose(found, wanted, rtol=0, atol=1e-5))
+        rows = np.array([features[event_id] for event_id in ids], dtype=np.float64)
+        found = np.concatenate([part.batch.column("score").to_numpy(zero_copy_only=False) for part in parts])
+        wanted = _model_scores(self.machine, version, rows) if version else np.where(rows[:, _EXCESS] > 0, 0.8, 0.2)
+        off = np.flatnonzero(~(np.abs(found - wanted) <= 1e-5))
         if len(off):
             row = int(off[0])
-            self.broken(f"{part.ids[row]} scored {found[row]} with {part.meta}, and should have {wanted[row]}")
+            self.broken(f"{ids[row]} scored {found[row]} with {version or 'the rules'}, and should have {wanted[row]}")
 
     def _decisions(self, part: Part, decided: Mapping[str, Decision], trail: Trail) -> None:
         made_by = part.meta.get("model", ""), part.meta.get("mode", "NORMAL")
@@ -101,18 +106,17 @@ class AsTheModelSays(Invariant):
                 self.broken(f"{event_id} was decided {found}, and should be {wanted} under config {decision.config}")
 
 
-def _columns(parts: list[Part]) -> dict[str, dict[str, float]]:
-    """Event id -> its features by name."""
-    found: dict[str, dict[str, float]] = {}
+def _columns(parts: list[Part]) -> dict[str, tuple[float, ...]]:
+    """Event id -> its features, as _FEATURES names them."""
+    found: dict[str, tuple[float, ...]] = {}
     for part in parts:
         columns = [part.batch.column(name).to_numpy(zero_copy_only=False).tolist() for name in _FEATURES]
-        for event_id, *values in zip(part.ids, *columns, strict=True):
-            found[event_id] = dict(zip(_FEATURES, values, strict=True))
+        found.update(zip(part.ids, zip(*columns, strict=True), strict=True))
     return found
 
 
-def _model_scores(machine: Machine, version: str, rows: Sequence[Mapping[str, float]]) -> Array:
-    """What the version's file says, worked out here."""
+def _model_scores(machine: Machine, version: str, rows: Array) -> Array:
+    """What the version's file says of features, float64 [rows, _FEATURES]; worked out here."""
     files = machine.shelf.files.get(version) or machine.aside[version]
     held, names = (
         _file(next(content for name, content in sorted(files.items()) if name.endswith(".onnx"))),
@@ -120,7 +124,7 @@ def _model_scores(machine: Machine, version: str, rows: Sequence[Mapping[str, fl
     )
     total = np.full(len(rows), held["bias"])
     for n, name in enumerate(names):
-        values = np.array([row[name] for row in rows], dtype=np.float32).astype(np.float64)
+        values = rows[:, _FEATURES.index(name)].astype(np.float32).astype(np.float64)
         values = np.where(np.isnan(values), held["fill"][n], values)
         total += held["weights"][n] * (values - held["middle"][n]) / held["spread"][n]
     with np.errstate(over="ignore"):

@@ -34,18 +34,18 @@ class Decided(Invariant):
     """Each accepted event has exactly one decision or dead letter: else a customer has no answer, or two."""
 
     name = "each event once"
+    topics = (Topic.DECISIONS,)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
         self._decided: set[str] = set()
 
     def appended(self, append: Append) -> None:
-        if append.stream.topic is Topic.DECISIONS:
-            for record in append.records:
-                if isinstance(record, Decision):
-                    if record.event_id in self._decided:
-                        self.broken(f"{record.event_id} was decided twice")
-                    self._decided.add(record.event_id)
+        for record in append.records:
+            if isinstance(record, Decision):
+                if record.event_id in self._decided:
+                    self.broken(f"{record.event_id} was decided twice")
+                self._decided.add(record.event_id)
 
     def forgot(self) -> None:
         streams = [Stream(Topic.DECISIONS, p) for p in range(self.machine.settings.run.partitions)]
@@ -145,6 +145,7 @@ class Whole(Invariant):
     """What a turn writes and how far it has read are in the log together: else events are lost or decided twice."""
 
     name = "a turn is whole"
+    topics = tuple(writes for _, _, writes in STAGES)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)

@@ -24,6 +24,7 @@ class Gated(Folded):
     """
 
     name = "promoted through the gate"
+    topics = (Topic.POLICY_REQUESTS, Topic.CONFIG_UPDATES)
     SLACK = 0.1
     """The gate looked a moment ago, at fewer labels: both shares may have moved since."""
 

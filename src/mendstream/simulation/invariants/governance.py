@@ -73,6 +73,7 @@ class Approved(Folded):
     """
 
     name = "approved before done"
+    topics = (Topic.POLICY_DECISIONS, Topic.POLICY_REQUESTS, Topic.COMMANDS, Topic.CONFIG_UPDATES)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
@@ -190,6 +191,7 @@ class Answered(Folded):
     """Every proposal is answered, or its incident says why not: else a fault goes on while everybody waits."""
 
     name = "every proposal is answered"
+    topics = (Topic.POLICY_REQUESTS, Topic.POLICY_DECISIONS, Topic.INCIDENT_LOG)
     WITHIN_US = 3_000_000
     """Of the policy's healthy life."""
     SAID_WITHIN_US = 25_000_000
@@ -234,6 +236,7 @@ class Chain(Folded):
     """The incident log is chained by hashes without a gap: else what was done could be denied afterwards."""
 
     name = "the audit chain verifies"
+    topics = (Topic.INCIDENT_LOG,)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
@@ -259,6 +262,7 @@ class Budgets(Folded):
     """
 
     name = "budgets hold"
+    topics = (Topic.POLICY_DECISIONS, Topic.COMMANDS, Topic.COMMAND_RESULTS, Topic.CONFIG_UPDATES)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)

@@ -50,6 +50,7 @@ class LegalMoves(Folded):
     """
 
     name = "legal moves only"
+    topics = (Topic.INCIDENT_LOG,)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
@@ -83,11 +84,12 @@ class LegalMoves(Folded):
 class OneRemedy(Folded):
     """At most one running remedy per target: else two cures fight, and neither can be proven.
 
-    A restart runs until it is answered, unless the death of its target is the incident; and SAFE_MODE may be let go
-    while a proof waits for just that.
+    A restart runs until it is answered, unless the death of its target is the incident; SAFE_MODE may be let go while a
+    proof waits for just that; and a shadow run decides nothing, so it is in the way of another shadow run only.
     """
 
     name = "one remedy per target"
+    topics = (Topic.INCIDENT_LOG, Topic.COMMAND_RESULTS)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
@@ -129,6 +131,8 @@ class OneRemedy(Folded):
         self._running[key][action.id] = action
 
     def _beside(self, action: Action, running: Action, other: str) -> bool:
+        if action.kind is not running.kind and ActionKind.SHADOW in (action.kind, running.kind):
+            return True
         return action.kind is ActionKind.SAFE_MODE_OFF and other in self._proving
 
     def _answered(self, result: CommandResult) -> None:
@@ -158,6 +162,7 @@ class ProvenCure(Folded):
     """
 
     name = "resolved means proven"
+    topics = (Topic.DECISIONS, Topic.CONFIG_UPDATES, Topic.ALERTS, Topic.INCIDENT_LOG)
     SLOW_SHARE = 0.2
     LOOK_US = 2_000_000
     NEW_US = 1_000_000
@@ -331,6 +336,7 @@ class HarmUndone(Folded):
     """
 
     name = "harm is undone"
+    topics = (Topic.POLICY_REQUESTS, Topic.CONFIG_UPDATES, Topic.INCIDENT_LOG)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)
@@ -425,6 +431,7 @@ class ChosenOnce(Folded):
     """An interrupted choice is resumed, never chosen again, and carried out once: else a crash doubles what is done."""
 
     name = "chosen once"
+    topics = (Topic.POLICY_REQUESTS, Topic.INCIDENT_LOG, Topic.COMMANDS, Topic.COMMAND_RESULTS, Topic.CONFIG_UPDATES)
 
     def __init__(self, machine: Machine, story: Story) -> None:
         super().__init__(machine, story)

@@ -54,6 +54,7 @@ class DeadReported(_Reports):
     """
 
     name = "dead is reported"
+    topics = (Topic.ALERTS, Topic.COMMAND_RESULTS)
     WITHIN_US = 2_500_000
 
     def __init__(self, machine: Machine, story: Story) -> None:
@@ -101,6 +102,7 @@ class StuckReported(_Reports):
     """
 
     name = "stuck is reported"
+    topics = (Topic.ALERTS,)
     WITHIN_US = 6_000_000
 
     def __init__(self, machine: Machine, story: Story) -> None:
@@ -145,14 +147,13 @@ class HealthyLeftAlone(Invariant):
     """A healthy process is never reported, nor ended: else the house would restart what serves well."""
 
     name = "a healthy target never"
+    topics = (Topic.ALERTS,)
 
     def tick(self) -> None:
         for ended in self.story.health.unjust:
             self.broken(f"{ended.process} (generation {ended.generation}) is ended, and was well")
 
     def appended(self, append: Append) -> None:
-        if append.stream.topic is not Topic.ALERTS:
-            return
         health = self.story.health
         for alert in append.records:
             if not isinstance(alert, Alert) or alert.kind is not AlertKind.AGENT_DOWN:
@@ -168,16 +169,15 @@ class CalmQuiet(Invariant):
     """No alert and no act before the first fault, and so none in a run without: else people learn not to listen."""
 
     name = "nothing without a fault"
+    topics = (Topic.ALERTS, Topic.COMMANDS, Topic.CONFIG_UPDATES)
 
     def appended(self, append: Append) -> None:
         if self.story.injected:
             return
-        match append.stream.topic:
-            case Topic.ALERTS | Topic.COMMANDS | Topic.CONFIG_UPDATES:
-                for record in append.records:
-                    if isinstance(record, Alert):
-                        self.broken(f"{record.kind} of {record.subject}: {record.statistic} {record.value:.4g}")
-                    elif isinstance(record, Command):
-                        self.broken(f"{record.kind} of {record.target}")
-                    elif isinstance(record, ConfigChange) and record.actor != "init":
-                        self.broken(f"{record.actor} sets {record.changes}")
+        for record in append.records:
+            if isinstance(record, Alert):
+                self.broken(f"{record.kind} of {record.subject}: {record.statistic} {record.value:.4g}")
+            elif isinstance(record, Command):
+                self.broken(f"{record.kind} of {record.target}")
+            elif isinstance(record, ConfigChange) and record.actor != "init":
+                self.broken(f"{record.actor} sets {record.changes}")

@@ -9,8 +9,9 @@ import numpy as np
 
 from mendstream.agents.monitoring.detectors.drift import moved
 from mendstream.agents.monitoring.ledger import slow_from
-from mendstream.agents.monitoring.settings import STAGES, JudgeSettings
+from mendstream.agents.monitoring.settings import JudgeSettings
 from mendstream.agents.monitoring.view import Finding, PaneView
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.records import PANE_US, AlertKind
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from mendstream.agents.monitoring.settings import STAGES, JudgeSettings
+from mendstream.agents.monitoring.settings import JudgeSettings
 from mendstream.agents.monitoring.view import Finding, PaneView
 from mendstream.agents.monitoring.watch import GONE_US, ProcessSeen, Watch
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.records import AlertKind, Scalar
 
 
@@ -51,7 +52,7 @@ class Liveness:
         findings = []
         for name, process in watch.processes.items():
             if process.agent in self.watched:
-                finding = self._ill(name, process, watch, now)
+                finding = self._ill(name, process, view, now)
                 if finding is not None:
                     state.well_since_us.pop(name, None)
                 else:
@@ -61,14 +62,16 @@ class Liveness:
         state.well_since_us = {name: at for name, at in state.well_since_us.items() if name in watch.processes}
         return state, tuple(findings)
 
-    def _ill(self, name: str, process: ProcessSeen, watch: Watch, now: int) -> Finding | None:
+    def _ill(self, name: str, process: ProcessSeen, view: PaneView, now: int) -> Finding | None:
+        watch = view.watch
         pulsed = process.pulse_at_us or process.exit_at_us
         if process.exit_code is not None:
             if process.exit_expected or is_gone(name, process, watch):
                 return None
+            # Still dead in this pane: its end alone may be too old to be told, if nobody has judged for long.
             return self._finding(
-                name, process, "exit", "exit_code", process.exit_code, 0, (pulsed, process.exit_at_us),
-                {"code": process.exit_code},
+                name, process, "exit", "exit_code", process.exit_code, 0,
+                (pulsed, max(process.exit_at_us, view.end_us)), {"code": process.exit_code},
             )  # fmt: skip
         owned = watch.owned(name)
         silence = watch.silence_us(process)
