@@ -26,17 +26,19 @@ BENCHES: dict[str, str] = {
     "calm": "false alarms in minutes of health (BENCH_MINUTES, 10); not part of `all`",
     "kafka": "CPU per event on Kafka, exactly once, against a hand-written client; needs --bus",
     "kafka-latency": "event produced to decision readable on Kafka; needs --bus",
+    "kafka-scale": "replicas of the fused chain on Kafka: CPU per event, and how fast together; needs --bus",
     "kafka-recovery": "kill -9 of a worker to its next decision on Kafka; needs --bus",
+    "peers": "the same job in Kafka Streams, Quix Streams, FastStream and by hand on Kafka; needs --bus",
 }
 """Each is a module of this package with `measure(runs, note) -> Report`."""
-ON_KAFKA = ("kafka", "kafka-latency", "kafka-recovery")
+ON_KAFKA = ("kafka", "kafka-latency", "kafka-scale", "kafka-recovery", "peers")
 """Benches that need a broker: `measure` gets its `servers`, as that of EITHER does."""
 EITHER = ("mttr",)
 APART = ("calm", *ON_KAFKA)
 """Not part of `all`."""
 RUNS = {
     "pipeline": 5, "latency": 3, "counts": 5, "mttr": 5, "start": 3, "help": 5, "year": 1, "calm": 1,
-    "kafka": 3, "kafka-latency": 3, "kafka-recovery": 10,
+    "kafka": 3, "kafka-latency": 3, "kafka-scale": 3, "kafka-recovery": 10, "peers": 3,
 }  # fmt: skip
 RUNS_ENV = "BENCH_RUNS"
 """Environment variable: fewer or more runs than usual."""

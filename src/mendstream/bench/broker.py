@@ -82,7 +82,7 @@ class Broker:
                         place = cast("int", message.partition()), cast("int", message.offset())
                         found.append((*place, message.value() or b""))
                     elif error.code() != KafkaError._PARTITION_EOF:
-                        raise explained(KafkaException(error), f"reading {topic}", self.cluster.servers)
+                        raise explained(KafkaException(error), f"reading {topic}", self.cluster)
                 return found
 
             yield more
@@ -99,7 +99,7 @@ def broker(servers: str) -> Iterator[Broker]:
     try:
         one.cluster.admin().list_topics(timeout=ANSWER_S)
     except KafkaException as error:
-        raise explained(error, "looking for the broker of the bench", servers) from error
+        raise explained(error, "looking for the broker of the bench", one.cluster) from error
     try:
         yield one
     finally:

@@ -24,16 +24,19 @@ from mendstream.bench import ground
 from mendstream.bench.broker import Broker, broker
 from mendstream.bench.figures import Figure, Report
 from mendstream.bench.sources import STOCK, stock
+from mendstream.client import FrameProducer
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.errors import CouldNot
 from mendstream.demo import pipeline
 from mendstream.demo.scenario import FIRST_MODELS
 from mendstream.runtime.ground import prepare
-from mendstream.runtime.roster import STAGES
 
 PARTITIONS = (1, 4)
 """Of the topic that is read."""
 WARM = 20_000
 """Events decided before the window begins: imports and the first fetches lie before it."""
+FRAME_ROWS = 2000
+"""Of one frame: the client's default."""
 LONGEST_S = 180.0
 PEER = Path("benchmarks/peers/handwritten/worker.py")
 NOTE = (
@@ -63,6 +66,8 @@ class Compared(NamedTuple):
 
     fused: Spent
     hand: Spent
+    frames: Spent
+    """Fused, of the same events as frames of our own client."""
 
 
 def measure(runs: int, note: Callable[[str], None], *, servers: str) -> Report:
@@ -70,12 +75,17 @@ def measure(runs: int, note: Callable[[str], None], *, servers: str) -> Report:
     apart: list[tuple[Spent, Spent]] = []
     for partitions in PARTITIONS:
         for n in range(runs):
-            both = Compared(_ours(servers, partitions, ("fused",)), _by_hand(servers, partitions))
+            both = Compared(
+                _ours(servers, partitions, ("fused",)),
+                _by_hand(servers, partitions),
+                _ours(servers, partitions, ("fused",), fill=_frames),
+            )
             found.setdefault(partitions, []).append(both)
             note(
                 f"{partitions} partitions, run {n + 1} of {runs}: fused {both.fused.cpu_us:.2f} us an event "
                 f"({both.fused.events_per_s:,.0f}/s), by hand {both.hand.cpu_us:.2f} us "
-                f"({both.hand.events_per_s:,.0f}/s)"
+                f"({both.hand.events_per_s:,.0f}/s), from frames {both.frames.cpu_us:.2f} us "
+                f"({both.frames.events_per_s:,.0f}/s)"
             )
             if partitions == 1:
                 apart.append((both.fused, _ours(servers, partitions, STAGES)))
@@ -97,6 +107,12 @@ def _figures(partitions: int, found: Sequence[Compared]) -> dict[str, Figure]:
                                                runs=tuple(run.hand.cpu_us for run in found)),
         f"{name}hand_events_per_s": Figure(what=f"{how}: hand-written client, wall", unit="events/s",
                                            runs=tuple(run.hand.events_per_s for run in found)),
+        f"{name}frames_ratio": Figure(what=f"{how}: CPU per event fused of JSON, over fused of frames", unit="",
+                                      runs=tuple(run.fused.cpu_us / run.frames.cpu_us for run in found), least=1.5),
+        f"{name}frames_cpu_us_per_event": Figure(what=f"{how}: fused of frames, of the worker process", unit="us",
+                                                 runs=tuple(run.frames.cpu_us for run in found)),
+        f"{name}frames_events_per_s": Figure(what=f"{how}: fused of frames, wall", unit="events/s",
+                                             runs=tuple(run.frames.events_per_s for run in found)),
     }  # fmt: skip
 
 
@@ -109,17 +125,40 @@ def _apart(found: Sequence[tuple[Spent, Spent]]) -> dict[str, Figure]:
     }  # fmt: skip
 
 
+# --- what they read --------------------------------------------------------------------------------------------------
+
+Fill = Callable[[Broker, str, int, Sequence[bytes]], None]
+"""Puts lines into a topic of so many partitions."""
+
+
+def _lines(own: Broker, topic: str, partitions: int, lines: Sequence[bytes]) -> None:
+    own.fill(topic, partitions, lines)
+
+
+def _frames(own: Broker, topic: str, partitions: int, lines: Sequence[bytes]) -> None:
+    """As one who uses our client would send them: some events at a time, a key's in one partition."""
+    event = pipeline.flights.event
+    decode = msgspec.json.Decoder(event).decode
+    with FrameProducer(own.cluster.servers, topic, event=event, key=pipeline.flights.key) as out:
+        for start in range(0, len(lines), FRAME_ROWS * partitions):
+            out.send(list(map(decode, lines[start : start + FRAME_ROWS * partitions])))
+
+
 # --- the workers -----------------------------------------------------------------------------------------------------
 
 
-def _ours(servers: str, partitions: int, roles: Sequence[str]) -> Spent:
+def _ours(servers: str, partitions: int, roles: Sequence[str], *, fill: Fill = _lines) -> Spent:
     """Only the pipeline's processes run: nothing watches or heals."""
     with broker(servers) as own, ground.folder() as root:
         source = own.make("flights", partitions)
         house = own.holds(ground.settings(root, fuse=roles == ("fused",), source=f"kafka:{source}"))
+        if fill is _frames:
+            house = msgspec.structs.replace(
+                house, ingestion=msgspec.structs.replace(house.ingestion, value_format="frame")
+            )
         prepare(house)
         with ground.processes(house, [("agent", role) for role in roles]) as started:
-            return _window(own, source, partitions, own.decisions, started)
+            return _window(own, source, partitions, own.decisions, started, fill)
 
 
 def _by_hand(servers: str, partitions: int) -> Spent:
@@ -131,7 +170,7 @@ def _by_hand(servers: str, partitions: int) -> Spent:
         rates = Path(pipeline.__file__).parent / "data" / "rates.json"
         words = (servers, own.cluster.namespace, source, target, changes, FIRST_MODELS / "v1" / "model.onnx", rates)
         with _process([sys.executable, str(worker), *map(str, words)]) as process:
-            return _window(own, source, partitions, target, [process])
+            return _window(own, source, partitions, target, [process], _lines)
 
 
 @contextlib.contextmanager
@@ -145,15 +184,15 @@ def _process(words: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _window(
-    own: Broker, source: str, partitions: int, target: str, started: Sequence[subprocess.Popen[bytes]]
+    own: Broker, source: str, partitions: int, target: str, started: Sequence[subprocess.Popen[bytes]], fill: Fill
 ) -> Spent:
     """From a full source to the last decision. Raises CouldNot unless each event is decided just once."""
     lines = [line.value for line in stock()]
     with contextlib.closing(own.reader()) as reader:
-        own.fill(source, partitions, lines[:WARM])
+        fill(own, source, partitions, lines[:WARM])
         _all(own, target, started, WARM)
         with _stopped(started):  # so that the source is full when they begin
-            own.fill(source, partitions, lines[WARM:])
+            fill(own, source, partitions, lines[WARM:])
             first = _look(own, reader, target, started)
         # The marks of transactions count as well, so this ends a little before the last decision.
         ground.wait_for("end", lambda: sum(own.end(reader, target)) >= STOCK, started, seconds=LONGEST_S)

@@ -13,10 +13,10 @@ from mendstream.bench import ground
 from mendstream.bench.figures import Figure, Report
 from mendstream.bench.ground import DECISIONS
 from mendstream.bench.sources import PACED, due_of, monotonic_us
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.ports import Bus
 from mendstream.contracts.topics import Wing
 from mendstream.runtime.ground import open_bus, prepare
-from mendstream.runtime.roster import STAGES
 
 RATE = 10_000.0
 LINGER_MS = 1.0

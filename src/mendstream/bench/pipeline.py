@@ -12,9 +12,9 @@ from mendstream.bench.figures import Figure, Report
 from mendstream.bench.ground import DECISIONS
 from mendstream.bench.sources import SATURATED, STOCK, stock
 from mendstream.bench.stages import Loop, Spent, fused
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.topics import Wing
 from mendstream.runtime.ground import open_bus, prepare
-from mendstream.runtime.roster import STAGES
 
 PAIRS = 24
 """Of a run: fused, loop, fused, loop, ... so that what else the machine does meets both."""
