@@ -13,7 +13,7 @@ from tests.support.trips import readings, trip, trips
 
 from mendstream.agents.panes import PANE_US
 from mendstream.agents.pipeline.ingestion import IngestionAgent, Limits
-from mendstream.contracts.agent import Batch, Line, Outputs
+from mendstream.contracts.agent import Batch, Line, Outputs, Unreadable
 from mendstream.contracts.errors import UsageError
 from mendstream.contracts.ids import partitions_of
 from mendstream.contracts.knobs import LiveConfig
@@ -54,6 +54,21 @@ def but(**fields) -> bytes:
 
 def without(name: str) -> bytes:
     return json.dumps({key: value for key, value in GOOD.items() if key != name}).encode()
+
+
+# --- what the source could not read ----------------------------------------------------------------------------------
+
+
+def test_what_its_source_could_not_read_is_a_dead_letter_with_its_own_bytes_and_reason():
+    agent = IngestionAgent(trips)
+    unreadable = Unreadable(b"\0\0\0\0\7", DeadReason.NOT_FINITE, "NaN")
+    lines = [Line(but(), 1), Line(b"", 2, unreadable=unreadable), Line(but(id="b"), 3)]
+    feedback = [Line(b"", 9, unreadable=unreadable._replace(reason=DeadReason.MALFORMED))]
+    _, outputs = agent.step(agent.start(0), Batch("t", 0, LiveConfig(), lines=lines, feedback=feedback), NOW)
+    assert ids(outputs) == ["a", "b"]
+    assert [(d.reason, d.value, d.detail, d.position) for d in outputs.dead] == [
+        (DeadReason.NOT_FINITE, b"\0\0\0\0\7", "NaN", 2), (DeadReason.MALFORMED, b"\0\0\0\0\7", "NaN", 9)
+    ]  # fmt: skip
 
 
 # --- good events -----------------------------------------------------------------------------------------------------

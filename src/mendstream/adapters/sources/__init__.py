@@ -18,6 +18,11 @@ def open_source(house: Settings, clock: Clock, regime: Callable[[], str]) -> Sou
     """Raises SettingsError for a source that does not exist, CouldNot for one that cannot be opened."""
     settings = house.ingestion
     kind, _, rest = settings.source.partition(":")
+    if settings.value_format != "json" and kind != "kafka":
+        raise SettingsError(
+            f"ingestion.value_format = {settings.value_format!r} is for a Kafka source",
+            hint="any other source has JSON: set ingestion.value_format = json",
+        )
     match kind:
         case "file":
             from mendstream.adapters.sources.file import FileSource
@@ -34,7 +39,7 @@ def open_source(house: Settings, clock: Clock, regime: Callable[[], str]) -> Sou
         case "kafka":
             from mendstream.adapters.sources.kafka import open_kafka
 
-            return open_kafka(rest, house.bus.bootstrap_servers, house.bus.client, settings.client)
+            return open_kafka(rest, house)
         case "python":
             return _python_source(rest, house, clock, regime)
         case "":

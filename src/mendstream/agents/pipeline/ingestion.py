@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mendstream import __version__
 from mendstream.agents.panes import PaneTable, pane_of
+from mendstream.agents.pipeline.accepted import Acceptor
 from mendstream.agents.pipeline.columns import Rows, Values, kind_of, values_of, writers
 from mendstream.contracts import frame as frames
 from mendstream.contracts.agent import Batch, Line, Outputs, dead_letter
@@ -19,6 +20,7 @@ from mendstream.contracts.frame import FrameMeta
 from mendstream.contracts.ids import partition_of, partitions_of
 from mendstream.contracts.pipeline import Event, Pipeline
 from mendstream.contracts.records import Counts, DeadReason, Feedback
+from mendstream.contracts.table import Table
 from mendstream.contracts.topics import Topic
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -70,6 +72,9 @@ class IngestionAgent:
                 f"pipeline {pipeline.name}: time = {pipeline.time!r} is no number",
                 hint="seconds since 1970, as int or float",
             )
+        # Of any other kind, a column has not what the text is made of.
+        self._by_columns = all(kind in (str, int, float) and not lacks for kind, lacks in self._text.values())
+        self._acceptor = Acceptor(pipeline.event, max_record_bytes=self.limits.max_record_bytes)
         self._decode = msgspec.json.Decoder(pipeline.event).decode
         self._decode_feedback = msgspec.json.Decoder(FeedbackLine).decode
 
@@ -82,12 +87,7 @@ class IngestionAgent:
         accepted: list[str] = []
         repeats = 0
         if batch.lines:
-            lines, rows = self._rows(outputs, batch, now)
-            try:
-                made = self._columns(lines, rows, batch.turn)
-            except OverflowError:  # an integer beyond 64 bits
-                lines, rows = self._fitting(outputs, batch, lines, rows, now)
-                made = self._columns(lines, rows, batch.turn)
+            lines, made = self._made(outputs, batch, now)
             keep = self._in_time(outputs, batch, lines, made, now)
             fresh = self._fresh(state, made, keep)
             repeats = int(keep.sum() - fresh.sum())
@@ -116,6 +116,41 @@ class IngestionAgent:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
+    def _made(self, outputs: Outputs, batch: Batch, now: int) -> tuple[Sequence[Line], _Columns]:
+        """The lines that are events, and the events as columns."""
+        if isinstance(batch.lines, Table) and self._by_columns:
+            found = self._of_table(outputs, batch, batch.lines, now)
+            if found is not None:
+                return found
+        lines, rows = self._rows(outputs, batch, now)
+        try:
+            return lines, self._columns(rows, batch.turn)
+        except OverflowError:  # an integer beyond 64 bits
+            lines, rows = self._fitting(outputs, batch, lines, rows, now)
+            return lines, self._columns(rows, batch.turn)
+
+    def _of_table(
+        self, outputs: Outputs, batch: Batch, table: Table, now: int
+    ) -> tuple[Sequence[Line], _Columns] | None:  # fmt: skip
+        """The same, as columns from the start. None: the rows have to be taken one by one, and nothing was refused."""
+        found = self._acceptor.columns(table.batch)
+        if found is None:
+            return None
+        columns, suspect = found
+        lines: Table = table
+        if suspect.any():
+            faults = [(line, self._fault(line)) for line in map(table.__getitem__, np.flatnonzero(suspect).tolist())]
+            for _, fault in faults:
+                if fault is None:
+                    return None  # a line accepts it: then lines decide
+            for line, fault in faults:
+                assert fault is not None
+                self._refuse(outputs, batch, line, *fault, now)
+            rows = np.flatnonzero(~suspect)
+            columns, lines = _taken(columns, rows), table.chosen(rows.tolist())
+        values = {name: _listed(columns[name]) for name in self._text}
+        return lines, self._placed(columns, values, len(lines), batch.turn)
+
     def _rows(self, outputs: Outputs, batch: Batch, now: int) -> tuple[Sequence[Line], Rows]:
         """The lines that are events, and the events. The usual case, that all are, costs one pass."""
         decode, most = self._decode, self.limits.max_record_bytes
@@ -135,26 +170,38 @@ class IngestionAgent:
         return good, rows
 
     def _one(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> Event | None:
-        if self._too_large(outputs, batch, line, now):
+        found = self._event(line)
+        if isinstance(found, _Fault):
+            self._refuse(outputs, batch, line, *found, now)
             return None
+        return found
+
+    def _fault(self, line: Line) -> _Fault | None:
+        found = self._event(line)
+        return found if isinstance(found, _Fault) else None
+
+    def _event(self, line: Line) -> Event | _Fault:
+        unfit = self._unfit(line)
+        if unfit is not None:
+            return unfit
         try:
             event = self._decode(line.value)
         except _UNREADABLE as error:
-            self._refuse(outputs, batch, line, _reason(error), str(error), now)
-            return None
+            return _Fault(_reason(error), str(error))
         for name in self._text:
             if getattr(event, name) is None:
                 reason = DeadReason.NO_KEY if name == self.pipeline.key else DeadReason.INVALID
-                self._refuse(outputs, batch, line, reason, f"{name} is null, and the event needs it", now)
-                return None
+                return _Fault(reason, f"{name} is null, and the event needs it")
         return event
 
-    def _too_large(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> bool:
+    def _unfit(self, line: Line) -> _Fault | None:
+        """Why it is refused before anybody decodes it."""
+        if line.unreadable is not None:
+            return _Fault(line.unreadable.reason, line.unreadable.detail)
         if len(line.value) <= self.limits.max_record_bytes:
-            return False
+            return None
         detail = f"{len(line.value)} bytes; at most {self.limits.max_record_bytes} (ingestion.max_record_bytes)"
-        self._refuse(outputs, batch, line, DeadReason.TOO_LARGE, detail, now)
-        return True
+        return _Fault(DeadReason.TOO_LARGE, detail)
 
     def _fitting(
         self, outputs: Outputs, batch: Batch, lines: Sequence[Line], rows: Rows, now: int
@@ -173,20 +220,22 @@ class IngestionAgent:
             fitting.append(row)
         return good, fitting
 
-    def _columns(self, lines: Sequence[Line], rows: Rows, turn: str) -> _Columns:
+    def _columns(self, rows: Rows, turn: str) -> _Columns:
         values = values_of(self.pipeline.event, rows)
         columns = {name: write(values[name]) for name, write in self._writers.items()}
+        return self._placed(columns, values, len(rows), turn)
+
+    def _placed(self, columns: dict[str, Any], values: dict[str, Values], rows: int, turn: str) -> _Columns:
+        """With key, id and partition of each row."""
         keys, key_texts = self._as_text(self.pipeline.key, columns, values)
-        partitions = (
-            partitions_of(keys, self.partitions) if self.partitions > 1 else np.zeros(len(rows), dtype=np.int64)
-        )
+        partitions = partitions_of(keys, self.partitions) if self.partitions > 1 else np.zeros(rows, dtype=np.int64)
         if self.pipeline.id:
             ids, id_texts = self._as_text(self.pipeline.id, columns, values)
         else:
             stem = turn.replace("/", ".")
             id_texts = [f"{p}.{stem}.{n}" for n, p in enumerate(partitions.tolist())]
             ids = pa.array(id_texts, type=pa.string())
-        return _Columns(lines, columns, ids, keys, partitions, list(map(_pair, key_texts, id_texts)))
+        return _Columns(rows, columns, ids, keys, partitions, list(map(_pair, key_texts, id_texts)))
 
     def _as_text(self, name: str, columns: dict[str, Any], values: dict[str, Values]) -> tuple[pa.Array, Sequence[str]]:
         if self._text[name][0] is str:
@@ -262,7 +311,9 @@ class IngestionAgent:
             outputs.blocks.append((Topic.FEEDBACK, partition, _encode_lines(records), len(records)))
 
     def _one_feedback(self, outputs: Outputs, batch: Batch, line: Line, now: int) -> tuple[Feedback, int] | None:
-        if self._too_large(outputs, batch, line, now):
+        unfit = self._unfit(line)
+        if unfit is not None:
+            self._refuse(outputs, batch, line, *unfit, now)
             return None
         try:
             given = self._decode_feedback(line.value)
@@ -290,8 +341,20 @@ class IngestionAgent:
     def _refuse(self, outputs: Outputs, batch: Batch, line: Line, reason: DeadReason, detail: str, now: int) -> None:
         dead_letter(
             outputs, topic=Topic.SOURCE, partition=line.partition, position=line.position, stage=self.name,
-            code_version=__version__, reason=reason, detail=detail, value=line.value, now=now,
+            code_version=__version__, reason=reason, detail=detail, value=line.original, now=now,
         )  # fmt: skip
+
+
+class _Fault(NamedTuple):
+    """Why a line is no event."""
+
+    reason: DeadReason
+    detail: str
+
+
+def _listed(column: Any) -> Values:
+    """Row by row; a string array by way of numpy, which takes a fraction of the time."""
+    return (column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column).tolist()  # type: ignore[no-any-return]
 
 
 def _pair(key: str, event_id: str) -> str:
@@ -312,14 +375,13 @@ class _Columns:
     __slots__ = ("columns", "ids", "keys", "pairs", "partitions", "times")
 
     def __init__(
-        self, lines: Sequence[Line], columns: dict[str, Any], ids: pa.Array, keys: pa.Array, partitions: Array,
-        pairs: list[str],
-    ) -> None:  # fmt: skip
+        self, rows: int, columns: dict[str, Any], ids: pa.Array, keys: pa.Array, partitions: Array, pairs: list[str]
+    ) -> None:
         self.columns = columns
         self.ids = ids
         self.keys = keys
         self.partitions = partitions
-        self.times: Array = np.zeros(len(lines), dtype=np.int64)
+        self.times: Array = np.zeros(rows, dtype=np.int64)
         self.pairs = pairs
         """Key and id of each row; none where repeats are not looked for."""
 
