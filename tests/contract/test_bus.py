@@ -71,7 +71,7 @@ class KafkaWorld:
         self.root = root
         self.clock = clock
         self.cluster = Cluster(broker.address, namespace=f"bus-{os.getpid()}-{next(self._numbers)}")
-        topics.make(self.cluster, 10)
+        topics.make(self.cluster, 11)
         self.opened: list[Bus] = []
 
     def open(self, wing: Wing = Wing.DATA, *, chain: tuple[str, ...] = ()) -> Bus:

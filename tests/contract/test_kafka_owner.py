@@ -12,8 +12,10 @@ from tests.support.log import lines, out
 
 from mendstream.adapters.bus.kafka import topics
 from mendstream.adapters.bus.kafka.client import Cluster
+from mendstream.adapters.bus.kafka.follow import Lookup
 from mendstream.adapters.bus.kafka.kafka_bus import KafkaBus
-from mendstream.contracts.agent import TaskId
+from mendstream.adapters.bus.kafka.owner import written_by
+from mendstream.contracts.agent import STAGES, TaskId
 from mendstream.contracts.errors import Conflict, CouldNot, Fenced, NoAnswer
 from mendstream.contracts.ports import Out, TaskCommit
 from mendstream.contracts.topics import Stream, Topic
@@ -24,7 +26,6 @@ ALERTS = Stream(Topic.ALERTS, 0)
 RAW = Stream(Topic.RAW_EVENTS, 0)
 JUDGE = TaskId("judge", 0)
 MODEL = TaskId("model", 0)
-STAGES = ("ingestion", "feature", "model", "decision")
 _numbers = itertools.count()
 
 
@@ -162,3 +163,43 @@ def test_without_topics_the_command_that_makes_them_is_named(kafka, tmp_path, cl
     with pytest.raises(CouldNot, match="has no topic none") as told:
         KafkaBus(Cluster(kafka.address, namespace="none"), tmp_path, clock, partitions=1)
     assert "mendstream topics create" in told.value.hint
+
+
+# --- what a broker left open -----------------------------------------------------------------------------------------
+
+
+def written_to(cluster, stream):
+    """Values of all messages, also of transactions that have not ended, or came to nothing."""
+    look = Lookup(cluster, cluster.group("look"), **{"isolation.level": "read_uncommitted"})
+    try:
+        return [message.value for message in look.read(cluster.topic(stream.topic), stream.partition, 0)]
+    finally:
+        look.close()
+
+
+def test_a_new_owner_leaves_partitions_alone_in_which_nothing_is_open(owner, cluster):
+    owner().claim(JUDGE, [RAW])
+    assert written_to(cluster, ALERTS) == []
+
+
+def test_a_new_owner_ends_with_an_abort_what_is_open_where_it_writes_and_nobody_ever_reads_that(owner, cluster):
+    # The rest that a broker can leave cannot be made at will: another one's open transaction looks the same.
+    other = cluster.producer(**{"transactional.id": f"{cluster.namespace}.other"})
+    other.init_transactions(10)
+    other.begin_transaction()
+    other.produce(cluster.topic(Topic.ALERTS), b"open", partition=0)
+    assert other.flush(10) == 0
+    bus = owner()
+    bus.commit([turn(bus.claim(JUDGE, [RAW]), 1, [out(ALERTS, b"mine")])])
+    other.abort_transaction(10)
+    assert written_to(cluster, ALERTS) == [b"open", b"", b"mine"]
+    assert lines(owner(), ALERTS) == [b"mine"]
+
+
+def test_an_identity_may_write_what_its_agents_do_and_only_there_it_looks():
+    assert set(written_by("model/1", 3)) == {("model", 1), (Topic.PREDICTIONS, 1), (Topic.DEAD_LETTERS, 0)}
+    assert set(written_by("fused/1", 2)) == {
+        *((stage, 1) for stage in STAGES), (Topic.RAW_EVENTS, 0), (Topic.RAW_EVENTS, 1), (Topic.FEEDBACK, 0),
+        (Topic.FEEDBACK, 1), (Topic.FEATURES, 1), (Topic.PREDICTIONS, 1), (Topic.DECISIONS, 1), (Topic.DEAD_LETTERS, 0),
+    }  # fmt: skip
+    assert set(written_by("policy/0", 2)) == {("policy", 0), (Topic.POLICY_DECISIONS, 0), (Topic.DEAD_LETTERS, 1)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import make_url
-from tests.processes.house import Running, mendstream, wait_for
+from tests.processes.house import Running, Spawned, mendstream, wait_for
 from tests.processes.monkey import BUDGET
 from tests.processes.recording import INCIDENTS, long_log
 from tests.support.services import service
@@ -97,6 +97,54 @@ def waiting(house):
     found = json.loads(house.told("status", "--json"))
     assert found["running"]
     return next((p["waits_for"] for p in found["processes"] if p["process"] == "recorder-0"), "")
+
+
+@pytest.fixture
+def guarded(own):
+    """(server, store as its superuser, the URL of a user who has to show a password)"""
+    server, store = own
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE guest LOGIN PASSWORD '{SECRET}'".encode())
+        connection.execute("ALTER DATABASE house OWNER TO guest")
+        path = connection.execute("SHOW hba_file").fetchone()[0]
+        Path(path).write_text("host all guest 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n")
+        connection.execute("SELECT pg_reload_conf()")
+    return server, store, make_url(store.url).set(username="guest").render_as_string()
+
+
+def test_a_recorder_whose_password_is_refused_waits_and_healing_goes_on(guarded, tmp_path):
+    _, store, url = guarded
+    with Running(tmp_path, store__url=url, store__password=SECRET, **BUDGET) as house:
+        house.until(lambda: (tmp_path / "run" / "store").exists(), why="the recorder was let in")
+        house.warm_up(seconds=4)
+        store.sql("ALTER ROLE guest PASSWORD 'another'")
+        generation = house.shown("recorder-0")["generation"]
+        house.kill("recorder-0", signal.SIGKILL)
+        house.until(lambda: house.shown("recorder-0")["generation"] > generation, why="the recorder is back")
+        house.until(lambda: "password authentication failed" in waiting(house), why="status says what is refused")
+        case = house.incident(house.hurt("slow-model"), "LATENCY_SLO_BREACH")
+        house.until(lambda: case.ended and case.own[-1].step == "memory", why="it is healed without the database")
+        assert case.resolved
+        assert not store.sql("SELECT * FROM incidents")
+    with Running(tmp_path, store__url=url, store__password=SECRET, **BUDGET) as house:
+        house.until(house.serving, why="a house that was let in before serves, and waits")
+        house.until(lambda: "password authentication failed" in waiting(house), why="status says so again")
+        store.sql(f"ALTER ROLE guest PASSWORD '{SECRET}'")
+        house.until(
+            lambda: store.sql("SELECT * FROM incidents WHERE incident_id = %s AND status = 'RESOLVED'", case.id),
+            why="SQL tells the end",
+        )
+        house.until(lambda: not waiting(house), why="nothing is waited for")
+
+
+def test_a_new_house_whose_password_is_refused_ends_and_says_so(guarded, tmp_path):
+    _, _, url = guarded
+    with Spawned(tmp_path, store__url=url.replace("guest@", "guest:wrong@")) as house:
+        code = house.wait(60)
+        said = house.rest()
+    assert code == 3
+    assert "password authentication failed" in said
+    assert "DB_PASSWORD" in said
 
 
 def test_healing_goes_on_while_the_database_is_away_and_sql_catches_up(own, tmp_path):

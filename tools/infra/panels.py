@@ -8,7 +8,7 @@ from typing import Literal
 
 from tools.infra.rules import BUDGET, OBJECTIVE, OPEN_S, SILENT_S
 
-from mendstream.runtime.roster import STAGES
+from mendstream.contracts.agent import STAGES
 from mendstream.settings import Settings
 
 IN = 'pipeline=~"$pipeline"'

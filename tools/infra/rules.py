@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mendstream.adapters.metrics.table import AGENTS
-from mendstream.runtime.roster import STAGES
+from mendstream.contracts.agent import STAGES
 from mendstream.settings import Settings
 
 OBJECTIVE = 0.95

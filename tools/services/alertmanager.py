@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 from tools.services import debian, web
-from tools.services.running import CACHE, HOST, Command, Owner, Running, ServiceError, free_ports
+from tools.services.running import CACHE, HOST, Command, Owner, Running, ServiceError, config_file, free_ports
 
 NAME = "alertmanager"
 
 _HOME = CACHE / NAME
+_CONFIG = "alertmanager.yml"
 _NAMES = {"alertmanager": ("alertmanager", "prometheus-alertmanager"), "amtool": ("amtool",)}
 """Debian has another name for the server."""
 _TEMPLATES = "/usr/share/prometheus/alertmanager"
@@ -47,7 +48,7 @@ def start(folder: Path, *, config: str | Path | None = None, owner: Owner | None
     address = f"{HOST}:{port}"
     argv = (
         str(path),
-        f"--config.file={_written(folder, config)}",
+        f"--config.file={config_file(folder / _CONFIG, config, _SILENT)}",
         f"--storage.path={folder / 'data'}",
         f"--web.listen-address={address}",
         "--cluster.listen-address=",  # alone: else it opens a second port
@@ -77,14 +78,6 @@ def _read_templates_here(unpacked: Path) -> None:
     if len(here) != len(built) or built not in program:
         raise ServiceError(f"{path} is not the build that we know: {_TEMPLATES} is not in it")
     path.write_bytes(program.replace(built, here))
-
-
-def _written(folder: Path, config: str | Path | None) -> Path:
-    if isinstance(config, Path):
-        return config.resolve()
-    path = folder / "alertmanager.yml"
-    path.write_text(config if config is not None else _SILENT)
-    return path
 
 
 def _find(name: str) -> Path | None:

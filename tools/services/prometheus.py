@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tools.services import debian, web
-from tools.services.running import CACHE, HOST, Command, Owner, Running, ServiceError, free_ports
+from tools.services.running import CACHE, HOST, Command, Owner, Running, ServiceError, config_file, free_ports
 
 NAME = "prometheus"
 
@@ -48,7 +48,7 @@ def start(folder: Path, *, config: str | Path | None = None, owner: Owner | None
     address = f"{HOST}:{port}"
     argv = (
         str(path),
-        f"--config.file={_written(folder, config, address)}",
+        f"--config.file={config_file(folder / _CONFIG, config, _SELF.format(address=address))}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
         "--web.enable-lifecycle",
@@ -70,14 +70,6 @@ def serves(url: str) -> None:
     answer = json.loads(web.get(f"{url}/api/v1/query?query=vector(1)"))
     if answer["status"] != "success":
         raise ServiceError(f"{url} answered {answer}")
-
-
-def _written(folder: Path, config: str | Path | None, address: str) -> Path:
-    if isinstance(config, Path):
-        return config.resolve()
-    path = folder / _CONFIG
-    path.write_text(config if config is not None else _SELF.format(address=address))
-    return path
 
 
 def _find(name: str) -> Path | None:

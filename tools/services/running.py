@@ -186,6 +186,16 @@ def free_ports(folder: Path, *names: str) -> list[int]:
     return [noted[name] for name in names]
 
 
+def config_file(path: Path, config: str | Path | None, usual: str) -> Path:
+    """The file of a service's configuration: the one that is named, else `path`, with the text that is given or the
+    usual one.
+    """
+    if isinstance(config, Path):
+        return config.resolve()
+    path.write_text(usual if config is None else config)
+    return path
+
+
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, **options: object) -> str:
     """Run a helper to its end; its output, or an error that shows the end of it."""
     done = subprocess.run(  # type: ignore[call-overload]

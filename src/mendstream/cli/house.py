@@ -52,7 +52,7 @@ def agent(door: Door, name: str, replica: int, fuse: bool | None) -> int:
 @click.command
 @click.argument("name", default="all")
 @click.option(
-    "--bus", metavar="KIND", default="", help="kafka://HOST:PORT, for kafka, kafka-latency, kafka-recovery, mttr."
+    "--bus", metavar="KIND", default="", help="kafka://HOST:PORT, for the benches that run on Kafka, and mttr."
 )
 @json_option
 def bench(name: str, bus: str, as_json: bool) -> int:

@@ -6,6 +6,7 @@ MendstreamError            what failed; its `hint` says what to do
 ├── CouldNot               the world refused: a port, a file, a lock, a backend (exit code 3)
 │   ├── DataDirError       the data directory is of another version, in use, read-only or torn
 │   ├── LogFull            disk or map full: nothing was lost; make room and start again
+│   ├── TooLarge           the log takes no message of this size: a turn of fewer rows may do
 │   ├── NoAnswer           a server does not answer now: ask again
 │   ├── NotLetIn           a database does not let us in: user, password, database or rights are wrong
 │   └── ModelError         a model file is missing, corrupt, or wants other inputs
@@ -45,6 +46,10 @@ class DataDirError(CouldNot):
 
 class LogFull(CouldNot):
     """Disk or map full. The turn was not finished and nothing is lost: make room and start again."""
+
+
+class TooLarge(CouldNot):
+    """The log takes no message of this size. Nothing of the turn was written: one of fewer rows may do."""
 
 
 class NoAnswer(CouldNot):

@@ -116,7 +116,7 @@ class Bus(Protocol):
         """How far `task` has committed, as far as is known by now; None if it was never claimed."""
 
     def commit(self, commits: Sequence[TaskCommit]) -> Mapping[Stream, Position]:
-        """All or nothing; returns the new ends of the streams written. Raises Fenced, Conflict or LogFull."""
+        """All or nothing; returns the new ends of the streams written. Raises Fenced, Conflict, LogFull or TooLarge."""
 
     def publish(self, outs: Sequence[Out]) -> None:
         """Append outside any turn: pulses, counts, and what people and sinks write."""

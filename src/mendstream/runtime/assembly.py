@@ -236,15 +236,16 @@ class Parts:
         )
 
     def _policy(self) -> Agent[Any]:
-        from mendstream.agents.policy import PolicyAgent, PolicySettings, load_policies
+        from mendstream.agents.policy import PolicyAgent, PolicySettings, load_policies, shipped_policies
         from mendstream.agents.policy.policies import shipped
 
-        texts, schema = shipped()
         if self.settings.policy.dir:
-            folder = Path(self.settings.policy.dir)
-            texts = {path.name: path.read_text() for path in sorted(folder.glob("*.cedar"))}
+            files = sorted(Path(self.settings.policy.dir).glob("*.cedar"))
+            policies = load_policies({path.name: path.read_text() for path in files}, shipped()[1])
+        else:
+            policies = shipped_policies()
         return PolicyAgent(
-            policies=load_policies(texts, schema),
+            policies=policies,
             settings=PolicySettings(
                 modes=self.settings.policy.modes,
                 restarts_per_10min=self.settings.policy.restarts_per_10min,

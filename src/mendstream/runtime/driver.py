@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import structlog
+
 from mendstream.contracts.agent import Batch, Outputs, TaskId
-from mendstream.contracts.errors import CommitUnknown, Conflict, NoAnswer
+from mendstream.contracts.errors import CommitUnknown, Conflict, NoAnswer, TooLarge
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.ports import Bus, Clock, Out, TaskCommit
 from mendstream.contracts.records import DeadLetter, TaskPulse
@@ -36,6 +38,7 @@ COUNTS_EVERY_US = 100_000
 UNREADY_S = 0.01
 """How soon a model that is being loaded is asked for again."""
 _PRESSURE_EVERY_US = 20_000
+_log = structlog.get_logger("worker")
 
 
 class _Step(NamedTuple):
@@ -81,6 +84,8 @@ class Driver:
         """A turn was not finished: what the legs have may be ahead of the log, or behind it."""
         self._counts_at = 0
         self._counts_due = True
+        self._rows = 0
+        """Of the last turn, in its largest step."""
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
@@ -103,9 +108,23 @@ class Driver:
             self._void = True
             self._again()
             return True
+        except TooLarge as error:
+            self._take_less(error)
+            self._void = True
+            self._again()
+            return True
         except NoAnswer:
             self._void = True  # a step may have been done before something else could not be read
             raise
+
+    def _take_less(self, error: TooLarge) -> None:
+        """Half the rows a turn for as long as this process lives; raises the error where that cannot help."""
+        rows = min([self._rows, *(leg.slicer.rows for leg in self._legs)]) // 2
+        if not rows:
+            raise error
+        _log.warning("a turn was too large for the log: fewer rows a turn from now on", rows=rows, cause=str(error))
+        for leg in self._legs:
+            leg.slicer.at_most(rows)
 
     def _again(self) -> None:
         """Raises NoAnswer: then the next turn begins with it."""
@@ -134,6 +153,7 @@ class Driver:
         batch, after, dead = legs[0].poll(data=data, most=most)
         if (batch.lines or batch.feedback) and len(batch.lines) < most:
             self._look_at_us = now + self._linger_us  # it was emptied: what comes next may gather
+        self._rows = 0
         commits: list[TaskCommit] = []
         done: list[tuple[Leg, _Step]] = []
         made: Sequence[tuple[Topic, int, Frame]] = ()
@@ -146,6 +166,7 @@ class Driver:
                 continue
             step = self._step(leg, batch, after, dead, now)
             made = step.outputs.frames if fused else ()
+            self._rows = max(self._rows, step.rows)
             commits.append(leg.commit_of(step.outputs, after, past_own=own))
             done.append((leg, step))
         if not commits:

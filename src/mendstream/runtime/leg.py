@@ -23,6 +23,7 @@ from mendstream.contracts.records import (
     decode_block,
     encode_block,
 )
+from mendstream.contracts.table import joined
 from mendstream.contracts.topics import CONFIG, SPECS, Codec, Spread, Stream, Topic, Wing
 from mendstream.runtime.slices import Slicer
 
@@ -212,7 +213,7 @@ class Leg:
             return
         position = self.positions[stream]
         lines, feedback, following = self._parts[stream.partition].poll(position, room, _MAX_BYTES)
-        batch.lines = [*batch.lines, *lines] if batch.lines else lines
+        batch.lines = joined(batch.lines, lines) if batch.lines else lines
         batch.feedback = [*batch.feedback, *feedback] if batch.feedback else feedback
         if following != position:
             after[stream] = following
@@ -292,7 +293,7 @@ class Leg:
         self.step_started_us = None
 
     def _quarantine(self, batch: Batch, stream: Stream, position: int, deaths: int, now: int) -> list[DeadLetter]:
-        values = [line.value for line in (*batch.lines, *batch.feedback)]
+        values = [line.original for line in (*batch.lines, *batch.feedback)]
         values += [frame.encode() for frame in batch.frames] + [encode_block([record]) for record in batch.records]
         return [
             DeadLetter(

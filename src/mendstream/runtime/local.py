@@ -32,6 +32,11 @@ LEADS = {
     "decision": Topic.PREDICTIONS,
     "fused": Topic.RAW_EVENTS,
     "joiner": Topic.PREDICTIONS,
+    # Topics of one partition: who is given it works, and the others stand by.
+    "ingestion": Topic.CONFIG_UPDATES,
+    "judge": Topic.VITALS,
+    "healing": Topic.ALERTS,
+    "policy": Topic.POLICY_REQUESTS,
 }
 """By whose partitions the work of a role is shared."""
 REGISTER_AFTER_S = 20.0
@@ -113,7 +118,7 @@ class LocalWorld:
     def _recorder(self, bus: Bus) -> Sink:
         from mendstream.adapters.store.recorder import Recorder
 
-        return Recorder(bus, store_url(self._settings))
+        return Recorder(bus, store_url(self._settings), known=self._root / "run" / "store")
 
     def _trainer(self, bus: Bus) -> Sink:
         from mendstream.adapters.models.apart import LearnerApart, RegistryApart, Turn

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.topics import Wing
 
-STAGES = ("ingestion", "feature", "model", "decision")
-"""The pipeline, in order."""
 GATHER_S = 0.05
 STEP_S = 20.0
 """A step is meant to take 0.1 s; the slowest known takes 2 s, healing's first one, which imports LangGraph."""

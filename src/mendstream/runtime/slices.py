@@ -33,6 +33,10 @@ class Slicer:
         self._learnt: tuple[float, float] | None = None
         """The line as it was when sizes last differed: while steps keep to it, there is no need to try again."""
 
+    def at_most(self, rows: int) -> None:
+        """From now on, whatever time would allow."""
+        self._most, self._rows = rows, None
+
     def saw(self, rows: int, seconds: float) -> None:
         if self._surprised(rows, seconds):
             self._forget()

@@ -23,6 +23,7 @@ from mendstream.runtime import logs
 from mendstream.runtime.aside import Every
 from mendstream.runtime.clock import HouseClock, WallClock
 from mendstream.runtime.ground import close, data_dir, embedded, open_bus, prepare
+from mendstream.runtime.neighbour import refuse_second
 from mendstream.runtime.restarter import LocalRestarter, fork_server
 from mendstream.runtime.roster import Place, places
 from mendstream.runtime.spool import StdinSpool
@@ -54,6 +55,8 @@ class House:
         prepare(self.settings)
         self.clock = HouseClock(self.root)
         self._bus = open_bus(self.settings)
+        if not embedded(self.settings):
+            refuse_second(self._bus, self.root, self.settings.run.namespace)
         self._bell = self._bus.listen("supervisor", [COMMANDS])
         self._restarter = LocalRestarter(self.root, self._bell, main, to_environment(self.settings))
         self._locks = _Locks(self.root / "run", self.clock, LOCK_LIMIT_US[self.settings.bus.durability])

@@ -126,8 +126,10 @@ class Work:
 
     @property
     def _shared(self) -> bool:
-        run = self._settings.run
-        return self.parts.role.spread and (run.assignment == "group" or run.replicas.get(self._place.role, 1) > 1)
+        run, role = self._settings.run, self.parts.role
+        return bool(role.agents) and (
+            run.assignment == "group" or (role.spread and run.replicas.get(self._place.role, 1) > 1)
+        )
 
     def _take_partitions(self) -> None:
         if self.parts.role.agents and self.parts.own(self._partitions()):
@@ -137,10 +139,8 @@ class Work:
             self._listen()
 
     def _partitions(self) -> tuple[int, ...]:
-        """Which partitions this replica owns: all, or what the supervisor has assigned."""
-        if not self.parts.role.spread:
-            return (0,)
-        everything = tuple(range(self._settings.run.partitions))
+        """Which partitions this replica owns: all, or what it was assigned; a role of one task has that one or none."""
+        everything = tuple(range(self._settings.run.partitions)) if self.parts.role.spread else (0,)
         if not self._shared:
             return everything
         mine = self._world.assigned()  # in a group, nothing until it has met

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mendstream.contracts.records import LATENCY_EDGES_MS, ActionKind
+from mendstream.settings.secret import split_password
 
 STAGES = ("ingestion", "feature", "model", "decision", "fused")
 """The roles that may have replicas: each process has a share of the partitions."""
@@ -50,6 +51,14 @@ def _mlflow(value: str) -> str:
     return "" if not value or (mark and scheme.split("+")[0] in known) else "must be a URL of http:// or https://"
 
 
+def _registry(value: str) -> str:
+    urls = value.split(",") if value else []
+    if any(re.fullmatch(r"https?://[^/\s]\S*", url) is None for url in urls):
+        return "must be a URL of http:// or https://, or several after commas"
+    held = any(split_password(url)[1] for url in urls)
+    return "may hold no password: ingestion.registry_client has a place for it" if held else ""
+
+
 def _latency(value: float) -> str:
     if value in LATENCY_EDGES_MS:
         return ""
@@ -80,6 +89,7 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "run.replicas": _replicas,
     "store.url": _store,
     "ingestion.source": _source,
+    "ingestion.schema_registry": _registry,
     "slo.latency_ms": _latency,
     "policy.modes": _modes,
     "models.mlflow_uri": _mlflow,

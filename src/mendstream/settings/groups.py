@@ -108,6 +108,18 @@ class Ingestion(Group, frozen=True):
         dict[str, str],
         about("As bus.client, for a source on a Kafka cluster of its own (kafka://...).", "name = value"),
     ] = {}
+    value_format: Annotated[
+        Literal["json", "avro", "protobuf", "frame"],
+        about("A Kafka source's values: JSON, with a schema registry's number, or frames of mendstream.client."),
+    ] = "json"
+    schema_registry: Annotated[
+        str, about("Schema registry of a Kafka source in avro or protobuf; several after commas.", "URL")
+    ] = ""  # fmt: skip
+    registry_client: Annotated[
+        dict[str, str],
+        about("Settings of the registry's client, as for TLS and credentials. Secrets as in bus.client.",
+              "name = value"),
+    ] = {}  # fmt: skip
     http_port: Annotated[Port, about("Port of the HTTP source.", "port")] = 8080
     http_host: Annotated[str, about("Address that the HTTP source listens on.", "host", min_length=1)] = "127.0.0.1"
     max_record_bytes: Annotated[

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote, unquote
+
+from mendstream.contracts.errors import SettingsError
 
 STARS = "***"
 
@@ -37,6 +41,22 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+def referred(setting: str, name: str, value: str) -> str:
+    """`value` itself, or the secret that `env:NAME` or `file:PATH` refers to. Raises SettingsError if it cannot."""
+    kind, _, where = value.partition(":")
+    try:
+        if kind == "env":
+            return os.environ[where]
+        if kind == "file":
+            return Path(where).read_text().strip()
+    except (KeyError, OSError) as error:
+        raise SettingsError(
+            f"{setting}: {name} refers to {value}, which cannot be read: {error}",
+            hint="set the variable, or make the file readable",
+        ) from error
+    return value
 
 
 def split_password(url: str) -> tuple[str, Secret]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.records import TOPIC_OF
 from mendstream.contracts.topics import CONFIG, SPECS, TOPICS, Codec, Spread, Stream, Topic, Wing, streams_of, wing_of
-from mendstream.runtime.roster import ROLES, STAGES
+from mendstream.runtime.roster import ROLES
 
 OTHERS = {"users", "people", "operators", "console", "every process", "every agent", "supervisor"}
 KNOWN = {role.name for role in ROLES} | OTHERS

@@ -23,7 +23,7 @@ from tests.support.scripted import Counted, Scripted
 from tests.support.trips import stages, trip, trip_lines
 
 from mendstream.contracts.agent import Batch, Line
-from mendstream.contracts.errors import Fenced
+from mendstream.contracts.errors import Fenced, TooLarge
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.ports import Out
 from mendstream.contracts.records import Counts
@@ -38,6 +38,22 @@ METRICS = Stream(Topic.AGENT_METRICS, 0)
 def one(bus, clock, agent, source=None, **options) -> Driver:
     leg = Leg(bus, agent, 0, Wing.DATA, marks=MemoryMarks(), source=source)
     return Driver(bus, clock, [leg], stopwatch=Stopwatch(), **options)
+
+
+class Narrow:
+    """A bus that takes no turn of more rows than `most`."""
+
+    def __init__(self, bus, most):
+        self._bus, self._most, self.refused = bus, most, 0
+
+    def __getattr__(self, name):
+        return getattr(self._bus, name)
+
+    def commit(self, commits):
+        if any(out.rows > self._most for commit in commits for out in commit.outputs):
+            self.refused += 1
+            raise TooLarge("too large", hint="make it larger")
+        return self._bus.commit(commits)
 
 
 # --- what is due -----------------------------------------------------------------------------------------------------
@@ -82,6 +98,31 @@ def test_a_batch_is_cut_to_what_the_step_is_predicted_to_manage(bus, clock):
     assert sizes[0] == 128  # of what a row costs nothing is known yet
     assert max(sizes[1:]) <= 101
     assert sum(sizes) == 3000
+
+
+@pytest.mark.parametrize("way", ["apart", "fused"])
+def test_a_turn_that_is_too_large_for_the_log_is_done_in_smaller_ones(bus, clock, way):
+    narrow = Narrow(bus, 20)
+    house = Stages(narrow, clock, ListSource(trip_lines(300)), models=Shelf(MODEL))
+    pump(getattr(house, way)(), clock)
+    assert [d["event_id"] for d in decided(bus)] == [f"t{n}" for n in range(300)]
+    assert 0 < narrow.refused < 20
+
+
+def test_what_is_too_large_even_alone_ends_the_process_with_what_to_do(bus, clock):
+    narrow = Narrow(bus, 0)
+    driver = one(narrow, clock, Scripted(reads=(Topic.SOURCE,)), source=ListSource([b"a", b"b", b"c"]))
+    with pytest.raises(TooLarge) as caught:
+        pump([driver], clock, most=50)
+    assert caught.value.hint
+    assert narrow.refused < 10
+
+
+def test_an_input_whose_rows_nobody_limits_does_not_try_for_ever(bus, clock):
+    driver = one(Narrow(bus, 10), clock, Scripted(reads=(Topic.FEEDBACK,)))
+    bus.publish([out(Stream(Topic.FEEDBACK, 0), *(b"no record" for _ in range(50)))])
+    with pytest.raises(TooLarge):
+        pump([driver], clock, most=50)
 
 
 # --- a source --------------------------------------------------------------------------------------------------------

@@ -130,6 +130,28 @@ def test_who_starts_with_a_wrong_password_is_told_and_one_that_is_changed_later_
     assert "password" in recorder.waits_for
 
 
+def test_a_house_that_was_let_in_before_waits_with_every_later_recorder_and_a_new_house_is_told(
+    url, tmp_path, monkeypatch
+):
+    def refused():
+        raise NotLetIn("password authentication failed")
+
+    def recorder(name, url=url):
+        return closing(Recorder(whole_log(), url, known=tmp_path / name))
+
+    with recorder("house") as first:
+        assert first.pump()
+    with recorder("house") as later:
+        monkeypatch.setattr(later, "_prepare", refused)
+        assert not later.pump()
+        assert "password" in later.waits_for
+    for house, store in (("another house", url), ("house", f"sqlite:///{tmp_path}/another.db")):
+        with recorder(house, store) as other:
+            monkeypatch.setattr(other, "_prepare", refused)
+            with pytest.raises(NotLetIn):
+                other.pump()
+
+
 def test_an_answer_that_takes_long_is_told_while_it_is_waited_for(recorder, stopwatch, monkeypatch):
     said = []
 

@@ -7,9 +7,11 @@ no other process needs the database.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -67,8 +69,12 @@ class Recorder:
     name = "recorder"
     reads: tuple[Stream, ...] = (INCIDENT_LOG, CONFIG_UPDATES)
 
-    def __init__(self, log: Log, url: str, *, stopwatch: Callable[[], float] = time.monotonic) -> None:
-        """`stopwatch`: seconds, to wait by."""
+    def __init__(
+        self, log: Log, url: str, *, stopwatch: Callable[[], float] = time.monotonic, known: Path | None = None
+    ) -> None:
+        """`stopwatch`: seconds, to wait by. `known`: a file of the house that names the database which has let it in:
+        for that one, every later process of the house waits.
+        """
         self._log = log
         self._url = url
         self._stopwatch = stopwatch
@@ -77,6 +83,7 @@ class Recorder:
         """As the database has them; None if that is not known."""
         self._loaded_at = 0.0
         self._prepared = False
+        self._known = known
         self._asked_at: float | None = None
         """Since when an answer is waited for."""
         self._again_at = 0.0
@@ -103,14 +110,16 @@ class Recorder:
                 self._prepare()
             applied = self.apply()
         except (NoAnswer, NotLetIn) as error:
-            if isinstance(error, NotLetIn) and not self._prepared:
-                raise  # whoever starts the house with a wrong password is there to mend it
+            if isinstance(error, NotLetIn) and not (self._prepared or self._was_let_in()):
+                raise  # whoever starts a house with a wrong password is there to mend it
             self._put_off(error)
             return False
         finally:
             self._asked_at = None
         if self._trouble:
             _log.warning("the database answers again")
+        if not self._prepared:
+            self._remember()
         self._trouble, self._pause_s, self._prepared = "", BACKOFF_S[0], True
         return applied
 
@@ -144,6 +153,17 @@ class Recorder:
 
     def _prepare(self) -> None:
         schema.init_db(self._url)
+
+    def _was_let_in(self) -> bool:
+        if self._known is None:
+            return False
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return self._known.read_text() == database.shown(self._url)
+        return False
+
+    def _remember(self) -> None:
+        if self._known is not None and not self._was_let_in():
+            self._known.write_text(database.shown(self._url))
 
     def _put_off(self, error: CouldNot) -> None:
         if not self._trouble:

@@ -46,7 +46,7 @@ def source_sign(settings: Settings, source: str) -> Sign:
     try:
         known = cluster.admin().list_topics(timeout=ANSWER_S).topics
     except KafkaException as error:
-        raise explained(error, "looking for the source's topics", cluster.servers) from error
+        raise explained(error, "looking for the source's topics", cluster) from error
     missing = [name for name in names if name not in known]
     if missing:
         make = f"kafka-topics.sh --bootstrap-server {cluster.servers} --create --topic {missing[0]}"
@@ -56,14 +56,12 @@ def source_sign(settings: Settings, source: str) -> Sign:
 
 def _answers(cluster: Cluster) -> None:
     """A client that is not let in only sees that nothing answers; why, librdkafka tells beside."""
-    beside: list[KafkaError] = []
-    client = cluster.consumer(cluster.group("doctor"), error_cb=beside.append)
+    client = cluster.consumer(cluster.group("doctor"))
     try:
         client.list_topics(timeout=ANSWER_S)
     except KafkaException as error:
         client.poll(0)
-        told = [e for e in beside if e.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)] or [code_of(error)]
-        raise explained(KafkaException(told[0]), "asking who is there", cluster.servers) from error
+        raise explained(error, "asking who is there", cluster) from error
     finally:
         client.close()
 
@@ -74,7 +72,7 @@ def _broker(cluster: Cluster, admin: AdminClient) -> Sign:
     except KafkaException as error:
         if code_of(error).code() == KafkaError._UNSUPPORTED_FEATURE:
             return Sign("broker", "fail", "older than Kafka 2.8", "use a newer one: 4.3 is what the tests use")
-        raise explained(error, "asking the cluster who it is", cluster.servers) from error
+        raise explained(error, "asking the cluster who it is", cluster) from error
     size = len(found.nodes)
     told = f"{cluster.servers}: {size} broker{'' if size == 1 else 's'}, {_groups(admin, found.nodes[0].id)}"
     if 0 < size < max(cluster.replication, cluster.min_insync_replicas):
@@ -130,7 +128,7 @@ def _topic_rights(cluster: Cluster, admin: AdminClient, names: Sequence[str]) ->
             if code_of(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
             if code_of(error).code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                raise explained(error, f"asking for the rights to {name}", cluster.servers) from error
+                raise explained(error, f"asking for the rights to {name}", cluster) from error
             may = []
         lacking = [op.name.title().replace("_", "") for op in _NEEDED if may is not None and op not in may]
         if lacking:
@@ -167,7 +165,7 @@ def _may_read(cluster: Cluster, admin: AdminClient, group: str) -> bool:
                 return False
             if code == KafkaError.GROUP_ID_NOT_FOUND:  # nobody has run yet, and so there is nothing to ask about
                 return True
-            raise explained(error, f"asking for the rights to group {group}", cluster.servers) from error
+            raise explained(error, f"asking for the rights to group {group}", cluster) from error
         return may is None or AclOperation.READ in may
 
 
@@ -178,7 +176,7 @@ def _transactional_id(cluster: Cluster) -> Sign | None:
         producer.init_transactions(ANSWER_S)
     except KafkaException as error:
         if code_of(error).code() != KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
-            raise explained(error, "beginning a transaction", cluster.servers) from error
+            raise explained(error, "beginning a transaction", cluster) from error
         return Sign("rights", "fail", "transactions are refused", _acl(cluster, ["Write"], "--transactional-id"))
     return None
 

@@ -20,9 +20,9 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Raw
 
-from mendstream.adapters.bus.kafka.client import ANSWER_S, SOON_S, Cluster, code_of, explained, meet
-from mendstream.adapters.bus.kafka.places import Message, blocks, offset_of, passed, place
-from mendstream.contracts.errors import NoAnswer
+from mendstream.adapters.bus.kafka.client import ANSWER_S, SOON_S, Cluster, code_of, explained, meet, silent
+from mendstream.adapters.bus.kafka.places import Message, blocks, framed, offset_of, passed, place
+from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.ports import Block, Position
 from mendstream.contracts.topics import CONFIG, Stream
 
@@ -41,6 +41,8 @@ _NOT_YET = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
     }
 )
+_BESIDE_THE_LOG = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})
+"""The offset that was asked for is not in the log: before its beginning, or behind its end."""
 _log = structlog.get_logger("bus")
 
 
@@ -76,6 +78,8 @@ class _Followed:
     paused: bool = False
     taken: bool = False
     """The consumer fetches it: what came before was asked for by somebody earlier."""
+    failure: CouldNot | None = None
+    """Why it can be read no further."""
 
     @property
     def known(self) -> bool:
@@ -107,7 +111,8 @@ class Follower:
 
     def __init__(self, cluster: Cluster, group: str, ring: Callable[[Iterable[Stream]], None]) -> None:
         self._cluster = cluster
-        self._consumer = cluster.consumer(group)
+        # Where the log does not have what comes next, it would jump without a word.
+        self._consumer = cluster.consumer(group, **{"auto.offset.reset": "error"})
         self._ring = ring
         self._streams: dict[Stream, _Followed] = {}
         self._named: dict[tuple[str, int], _Followed] = {}
@@ -158,9 +163,11 @@ class Follower:
                 followed.expected = max(followed.expected, offset)
 
     def read(self, stream: Stream, position: Position, max_rows: int, max_bytes: int) -> list[Block] | None:
-        """Blocks from `position` on; None if that lies before what is kept. Raises NoAnswer."""
+        """Blocks from `position` on; None if that lies before what is kept. Raises NoAnswer, CouldNot."""
         with self._news:
             followed = self._streams[stream]
+            if followed.failure is not None:
+                raise followed.failure
             if offset_of(stream, position) < followed.start:
                 return None
             if stream != CONFIG:  # several tasks of a process read that, each at its own pace; and it is small
@@ -222,23 +229,50 @@ class Follower:
     def _wait(self, followed: _Followed, position: Position) -> None:
         deadline = time.monotonic() + SOON_S
         while not followed.known and self._first(followed, position) == len(followed.kept):
+            if followed.failure is not None:
+                raise followed.failure
             if not self._news.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
                 doing = f"reading {followed.stream}"
                 if self._failure is not None:
-                    raise explained(self._failure, doing, self._cluster.servers)
-                raise NoAnswer(
-                    f"{doing}: the broker at {self._cluster.servers} has sent nothing for {SOON_S:.0f} s",
-                    hint="is it running? `mendstream doctor` looks closer",
-                )
+                    raise explained(self._failure, doing, self._cluster)
+                raise silent(self._cluster, doing, f"has sent nothing for {SOON_S:.0f} s")
 
     def _resume(self, followed: _Followed) -> None:
         if followed.paused and followed.size < _MOST_BYTES // 2:
             followed.paused = False
             self._orders.append(lambda: self._consumer.resume([self._partition(followed.stream, 0)]))
 
+    def _jump(self, followed: _Followed) -> None:
+        """The log does not have what comes next: say how much is lost, and go on with the first that is kept."""
+        where, stream = self._partition(followed.stream, followed.ahead), followed.stream
+        try:
+            first, end = self._consumer.get_watermark_offsets(where, timeout=ANSWER_S)
+        except KafkaException as error:
+            self._failure = error
+            self._orders.append(partial(self._jump, followed))
+            return
+        with self._news:
+            if self._streams.get(stream) is not followed:
+                return
+            if followed.ahead > end:
+                followed.failure = CouldNot(
+                    f"{stream} ends at {end}, and was read up to {followed.ahead}: the topic was made again, or the "
+                    "broker has lost its end",
+                    hint="use another run.namespace, with topics of its own, or bring back what the topic had",
+                )
+                self._ring([stream])
+                self._news.notify_all()
+                return
+            lost, followed.ahead = first - followed.ahead, max(first, followed.ahead)
+        if lost > 0:
+            told = _log.error if framed(stream) else _log.warning  # events, or news that is old by now
+            told("messages were deleted by retention before they were read", stream=str(stream), messages=lost)
+        self._consumer.incremental_unassign([where])
+        self._consumer.incremental_assign([self._partition(stream, followed.ahead)])
+
     def _run(self) -> None:
         while not self._closing:
-            while self._orders:
+            for _ in range(len(self._orders)):  # some are given anew
                 self._orders.popleft()()
             raw = self._consumer.poll(_POLL_S)
             if raw is None:
@@ -250,6 +284,11 @@ class Follower:
         with self._news:
             for raw in raws:
                 error = raw.error()
+                if error is not None and error.code() in _BESIDE_THE_LOG:
+                    beside = self._named.get(cast("tuple[str, int]", (raw.topic(), raw.partition())))
+                    if beside is not None:
+                        self._orders.append(partial(self._jump, beside))
+                    continue
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     self._failure = KafkaException(error)
                     _log.warning("the broker could not give what was asked for", cause=error.str())
@@ -293,6 +332,7 @@ class Lookup:
         until: int | None = None,
     ) -> list[Message]:  # fmt: skip
         """Messages from `offset` on (or the first that is kept) up to the end, or before `until`. Raises NoAnswer."""
+        doing = f"reading {topic}/{partition}"
         found: list[Message] = []
         rows = size = 0
         with self._one:
@@ -305,20 +345,14 @@ class Lookup:
                 while rows < max_rows and size < max_bytes:
                     raw = self._consumer.poll(max(0.0, deadline - time.monotonic()))
                     if raw is None:
-                        raise NoAnswer(
-                            f"reading {topic}/{partition}: the broker at {self._cluster.servers} has sent nothing for "
-                            f"{ANSWER_S:.0f} s",
-                            hint="is it running? `mendstream doctor` looks closer",
-                        )
+                        raise silent(self._cluster, doing, f"has sent nothing for {ANSWER_S:.0f} s")
                     error = raw.error()
                     if error is not None:
                         if error.code() == KafkaError._PARTITION_EOF:
                             break
                         if error.retriable() or error.code() in _NOT_YET:
                             continue  # until poll has nothing to tell within the time that is left
-                        raise explained(
-                            KafkaException(error), f"reading {topic}/{partition}", self._cluster.servers
-                        )  # fmt: skip
+                        raise explained(KafkaException(error), doing, self._cluster)
                     if until is not None and _offset(raw) >= until:
                         break
                     found.append(message_of(raw))
@@ -335,15 +369,16 @@ class Lookup:
         """
         patience_s = SOON_S if self._answers else ANSWER_S
         deadline = time.monotonic() + patience_s
+        doing = f"asking where {topic}/{partition} ends"
         while True:
             try:
-                with self._mine(patience_s):
+                with self._mine(doing, patience_s):
                     first, end = self._consumer.get_watermark_offsets(
                         TopicPartition(topic, partition), timeout=patience_s
                     )  # fmt: skip
             except KafkaException as error:
                 if code_of(error).code() not in _NOT_YET or time.monotonic() > deadline:
-                    raise explained(error, f"asking where {topic}/{partition} ends", self._cluster.servers) from error
+                    raise explained(error, doing, self._cluster) from error
             else:
                 self._answers = True
                 if end >= least or time.monotonic() > deadline:
@@ -351,11 +386,15 @@ class Lookup:
             time.sleep(_AGAIN_S)
 
     @contextlib.contextmanager
-    def _mine(self, patience_s: float) -> Iterator[None]:
+    def _mine(self, doing: str, patience_s: float) -> Iterator[None]:
+        """The consumer, which has no assignment now: polled, it gives no message, and tells what it heard beside."""
         if not self._one.acquire(timeout=patience_s):
-            raise NoAnswer(f"the broker at {self._cluster.servers} lets another question wait", hint="is it running?")
+            raise silent(self._cluster, doing, "lets another question wait")
         try:
             yield
+        except KafkaException:
+            self._consumer.poll(0)
+            raise
         finally:
             self._one.release()
 
@@ -363,14 +402,14 @@ class Lookup:
         """The first offset of a message stamped `at_us` or later; None if there is none."""
         asked = TopicPartition(topic, partition, -(-at_us // 1000))
         deadline = time.monotonic() + ANSWER_S
+        doing = f"asking for a time in {topic}/{partition}"
         while True:
             try:
-                with self._one:
+                with self._mine(doing, ANSWER_S):
                     (found,) = self._consumer.offsets_for_times([asked], timeout=ANSWER_S)
             except KafkaException as error:
                 if code_of(error).code() not in _NOT_YET or time.monotonic() > deadline:
-                    doing = f"asking for a time in {topic}/{partition}"
-                    raise explained(error, doing, self._cluster.servers) from error
+                    raise explained(error, doing, self._cluster) from error
             else:
                 return None if found.offset < 0 else int(found.offset)
             time.sleep(_AGAIN_S)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +37,7 @@ from mendstream.adapters.bus.kafka.client import (
     explained,
     lasting,
     meet,
+    silent,
 )
 from mendstream.adapters.bus.kafka.follow import Follower, Lookup
 from mendstream.adapters.bus.kafka.owner import (
@@ -55,7 +56,7 @@ from mendstream.adapters.bus.kafka.patience import Patience
 from mendstream.adapters.bus.kafka.places import MOST_ROWS, blocks, framed, offset_of, passed, place, row_of
 from mendstream.adapters.bus.kafka.topics import make_state_topic
 from mendstream.adapters.room import told
-from mendstream.contracts.agent import TaskId
+from mendstream.contracts.agent import STAGES, TaskId
 from mendstream.contracts.errors import CommitUnknown, Conflict, CouldNot, Fenced, MendstreamError, NoAnswer
 from mendstream.contracts.ports import Block, Claim, Clock, Out, Position, TaskCommit
 from mendstream.contracts.topics import Stream, Topic
@@ -106,7 +107,7 @@ class KafkaBus:
         self._clock = clock
         self._chain = frozenset(chain)
         self._partitions = partitions
-        self._identities = Identities(cluster)
+        self._identities = Identities(cluster, partitions, self._hangs)
         self._lookup = Lookup(cluster, cluster.group("look"))
         self._admin = cluster.admin()
         self._uncommitted: Lookup | None = None
@@ -152,7 +153,8 @@ class KafkaBus:
                     f"the broker at {self._cluster.servers} has no topic {name}",
                     hint="`mendstream topics create` makes them all",
                 ) from error
-            raise explained(error, f"looking for topic {name}", self._cluster.servers) from error
+            self._admin.poll(0)  # for what it was told beside
+            raise explained(error, f"looking for topic {name}", self._cluster) from error
         return hashlib.sha256(str(described.topic_id).encode()).hexdigest()[:6]
 
     def now_us(self) -> int:
@@ -172,8 +174,10 @@ class KafkaBus:
         if task.agent in self._made:  # asked first, for a broker that is away would let each step below wait longer
             self._lookup.bounds(self._cluster.state_topic(task.agent), task.partition)
         else:
-            make_state_topic(self._cluster, self._admin, task.agent, self._partitions)
-            self._made.add(task.agent)
+            together = STAGES if task.agent in STAGES else (task.agent,)
+            for agent in together:
+                make_state_topic(self._cluster, self._admin, agent, self._partitions)
+            self._made.update(together)
         while True:
             identity = self._identities.take(identity_of(task, self._chain))
             for rival in rivals_of(task, self._chain):
@@ -210,14 +214,17 @@ class KafkaBus:
         """Wait until all that was written to the task's log can be read. Whoever could write has been fenced, so what
         is not seen yet is a transaction whose end is on its way. Raises NoAnswer.
         """
+        if self._hangs(self._cluster.state_topic(task.agent), task.partition, patient=True):
+            raise NoAnswer(f"becoming the owner of {task}: a transaction has not ended yet", hint="it is asked again")
+
+    def _hangs(self, topic: str, partition: int, *, patient: bool = False) -> bool:
+        """Whether something was written there that cannot be read (yet: `patient` waits for it). Raises NoAnswer."""
         if self._uncommitted is None:
             self._uncommitted = Lookup(
                 self._cluster, self._cluster.group("look"), **{"isolation.level": "read_uncommitted"}
             )  # fmt: skip
-        topic = self._cluster.state_topic(task.agent)
-        written = self._uncommitted.bounds(topic, task.partition)[1]
-        if self._lookup.bounds(topic, task.partition, least=written)[1] < written:
-            raise NoAnswer(f"becoming the owner of {task}: a transaction has not ended yet", hint="it is asked again")
+        written = self._uncommitted.bounds(topic, partition)[1]
+        return self._lookup.bounds(topic, partition, least=written if patient else 0)[1] < written
 
     def _first(self, stream: Stream) -> Position:
         return 0 if stream.topic is Topic.SOURCE else place(stream, self._ask(stream, fresh=True)[0])
@@ -233,7 +240,7 @@ class KafkaBus:
             done: dict[Stream, _Written] = {}
             snapshots: dict[TaskId, _Written] = {}
             entries: list[Entry] = []
-            with self._transaction(identity):
+            with self._transaction(identity, done.values()):
                 for commit in commits:
                     for out in commit.outputs:
                         self._write(identity.producer, out, done.setdefault(out.stream, _Written()))
@@ -351,9 +358,7 @@ class KafkaBus:
         try:
             self._patience.within(_OFFSETS_S, send)
         except TimeoutError as error:
-            raise NoAnswer(
-                f"the broker at {self._cluster.servers} has not taken the positions: {error}", hint="is it running?"
-            ) from error
+            raise silent(self._cluster, "finishing a turn", f"has not taken the positions: {error}") from error
 
     def _member(self, group: str) -> bytes:
         if group not in self._members:
@@ -363,8 +368,10 @@ class KafkaBus:
         return self._members[group]
 
     @contextlib.contextmanager
-    def _transaction(self, identity: Identity) -> Iterator[None]:
-        """All that is produced within, or nothing. After any failure the producer is thrown away."""
+    def _transaction(self, identity: Identity, done: Collection[_Written] = ()) -> Iterator[None]:
+        """All that is produced within, or nothing. After any failure the producer is thrown away. `done`: what is
+        produced; once a message of it was refused, every further call only finds that the transaction has failed.
+        """
         producer = identity.producer
         try:
             producer.begin_transaction()
@@ -373,7 +380,10 @@ class KafkaBus:
             producer.commit_transaction(ANSWER_S)
         except (KafkaException, SystemError) as error:
             identity.spent = True
-            raise self._unfinished(producer, cause_of(error)) from error
+            found = cause_of(error)
+            if not code_of(found).fatal():
+                found = _refused(producer, done) or found
+            raise self._unfinished(producer, found) from error
         except NoAnswer as error:
             identity.spent = True
             raise CommitUnknown(f"the turn was not finished: {error}") from error
@@ -383,7 +393,7 @@ class KafkaBus:
             raise
 
     def _unfinished(self, producer: Producer, error: KafkaException) -> MendstreamError:
-        told = explained(error, "finishing a turn", self._cluster.servers)
+        told = explained(error, "finishing a turn", self._cluster)
         if isinstance(told, Fenced):
             return told
         if lasting(error):
@@ -401,10 +411,7 @@ class KafkaBus:
 
     def _flush(self, identity: Identity) -> None:
         if identity.producer.flush(ANSWER_S):
-            raise NoAnswer(
-                f"the broker at {self._cluster.servers} has not taken the turn within {ANSWER_S:.0f} s",
-                hint="is it running? `mendstream doctor` looks closer",
-            )
+            raise silent(self._cluster, "finishing a turn", f"has not taken it within {ANSWER_S:.0f} s")
 
     def _wrote(self, done: Mapping[Stream, _Written]) -> None:
         """What this process has written it can read at once."""
@@ -417,7 +424,7 @@ class KafkaBus:
     def publish(self, outs: Sequence[Out]) -> None:
         with self._publishing:
             if time.monotonic() < self._silent_until:
-                raise NoAnswer(f"the broker at {self._cluster.servers} did not answer just now", hint="is it running?")
+                raise silent(self._cluster, "publishing", "did not answer just now")
             if self._publisher is None:
                 self._publisher = self._cluster.producer()
                 meet(self._publisher, self._cluster.topic(Topic.INCIDENT_LOG), times=2)
@@ -432,15 +439,12 @@ class KafkaBus:
             except (KafkaException, SystemError) as error:
                 self._publisher = None  # its sequence is broken
                 found = cause_of(error)
-                told = explained(found, "publishing", self._cluster.servers)
+                told = explained(found, "publishing", self._cluster)
                 raise (told if lasting(found) else NoAnswer(str(told), hint=told.hint)) from error
             if left:
                 self._publisher = None
                 self._silent_until = time.monotonic() + _SILENT_S
-                raise NoAnswer(
-                    f"the broker at {self._cluster.servers} has not taken {left} messages within {_PUBLISH_S:.0f} s",
-                    hint="is it running? `mendstream doctor` looks closer",
-                )
+                raise silent(self._cluster, "publishing", f"has not taken {left} messages in {_PUBLISH_S:.0f} s")
         self._wrote(done)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -506,7 +510,7 @@ class KafkaBus:
         try:
             (told,) = self._viewer(agent).committed(asked, timeout=SOON_S)
         except KafkaException as error:
-            raise explained(error, f"asking how far {agent} is", self._cluster.servers) from error
+            raise explained(error, f"asking how far {agent} is", self._cluster) from error
         found = None if told.offset < 0 else place(stream, told.offset, int(told.metadata or 0))
         self._progress[agent, stream] = (now, found)
         return found
@@ -581,6 +585,14 @@ class KafkaBus:
         for viewer in self._viewers.values():
             viewer.close()
         self._ringer.close()
+
+
+def _refused(producer: Producer, done: Iterable[_Written]) -> KafkaException | None:
+    """What was refused for good of a turn that has failed."""
+    with contextlib.suppress(KafkaException, SystemError):
+        producer.poll(0)  # for the reports of delivery
+    found = [KafkaException(wrote.refused) for wrote in done if wrote.refused is not None]
+    return next((error for error in found if lasting(error)), None)
 
 
 def _produce(producer: Producer, message: tuple[Any, ...]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from mendstream.adapters.bus.kafka.client import Cluster
+from mendstream.contracts.errors import Fenced
 from mendstream.contracts.topics import Topic
 
 _POLL_S = 0.1
-_SESSION_MS = 6000
+_SESSION_MS = 6000  # of the classic protocol: the newer one's is the broker's, 45 s (docs/explanation/kafka.md)
 """The least that brokers allow as they come; it is the backstop for a machine that is gone: who is started again under
 its name has its partitions back at once.
 """
@@ -28,6 +29,7 @@ class Members:
 
     def __init__(self, cluster: Cluster, role: str, name: str, lead: Topic) -> None:
         """`lead`: the topic whose partitions are shared; the role's tasks have their numbers."""
+        self._name = name
         self._lead = cluster.topic(lead)
         self._consumer: Consumer = cluster.consumer(
             cluster.group(f"{role}-members"),
@@ -39,12 +41,16 @@ class Members:
             },
         )
         self._mine: frozenset[int] = frozenset()
+        self._fenced = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-members", daemon=True)
         self._thread.start()
 
     @property
     def partitions(self) -> tuple[int, ...]:
+        """What it has been given. Raises Fenced if another process has come under its name."""
+        if self._fenced:
+            raise Fenced(f"another process is {self._name} too: each needs a --replica of its own")
         return tuple(sorted(self._mine))
 
     def close(self) -> None:
@@ -58,6 +64,9 @@ class Members:
         while not self._ended.is_set():
             raw = self._consumer.poll(_POLL_S)
             error = raw.error() if raw is not None else None
+            if error is not None and error.code() == KafkaError._FATAL:
+                self._fenced = True
+                return
             if error is not None:
                 _log.warning("the group of replicas cannot be asked", cause=error.str())
 
@@ -68,9 +77,9 @@ class Members:
         except KafkaException as error:
             _log.warning("a partition of the lead topic is fetched for nothing", cause=str(error))
         self._mine |= {p.partition for p in partitions}
-        _log.info("partitions were given to this replica", partitions=self.partitions)
+        _log.info("partitions were given to this replica", partitions=sorted(self._mine))
 
     def _taken(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._mine -= {p.partition for p in partitions}
         consumer.incremental_unassign(partitions)
-        _log.info("partitions were taken from this replica", left=self.partitions)
+        _log.info("partitions were taken from this replica", left=sorted(self._mine))

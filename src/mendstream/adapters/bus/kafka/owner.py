@@ -8,24 +8,31 @@ same time at most one is left: each would have to have come after the other's se
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from mendstream.adapters.bus.kafka.client import ANSWER_S, FUSIBLE, MOST_BYTES, Cluster, explained, meet
+from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, cause_of, explained, meet, silent
 from mendstream.adapters.bus.kafka.follow import Lookup
 from mendstream.adapters.bus.kafka.places import Message as Kept
-from mendstream.contracts.agent import TaskId
+from mendstream.contracts.agent import STAGES, TaskId
+from mendstream.contracts.errors import Fenced
 from mendstream.contracts.ports import Position
-from mendstream.contracts.topics import Topic
+from mendstream.contracts.topics import TOPICS, Spread, Topic
 
 _TRANSACTION_MS = 10_000
 """After so long the broker ends a transaction by itself, which keeps every reader of its topics waiting."""
 _RING = 8192
 """Changes are keyed by their turn modulo this, so that compaction keeps all since the last snapshot: there is one at
 least every 5,000 turns."""
+
+
+_log = structlog.get_logger("bus")
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True):
@@ -94,17 +101,35 @@ def identity_of(task: TaskId, chain: frozenset[str]) -> str:
 
 def rivals_of(task: TaskId, chain: frozenset[str]) -> tuple[str, ...]:
     """The other names that `task` can be held under."""
-    if task.agent not in FUSIBLE:
+    if task.agent not in STAGES:
         return ()
     mine = identity_of(task, chain)
     return tuple(name for name in (str(task), f"fused/{task.partition}") if name != mine)
 
 
-class Identities:
-    """The identities of one process."""
+def written_by(name: str, partitions: int) -> Iterator[tuple[Topic | str, int]]:
+    """(topic, or agent for the topic of its state; partition) of all that identity `name` may write in its turns."""
+    kind, _, number = name.partition("/")
+    agents, p = (STAGES if kind == "fused" else (kind,)), int(number)
+    for agent in agents:
+        yield agent, p
+    for spec in TOPICS:
+        writers = [agent for agent in agents if agent in spec.writers]
+        if "every agent" in spec.writers:
+            yield spec.topic, 0 if agents[0] in STAGES else 1
+        elif "ingestion" in writers:  # it is the one that spreads by key
+            yield from ((spec.topic, partition) for partition in range(partitions))
+        elif writers:
+            yield spec.topic, p if spec.spread is Spread.DATA else 0
 
-    def __init__(self, cluster: Cluster) -> None:
+
+class Identities:
+    """The identities of one process. `hangs`: whether a partition of a topic ends behind what can be read."""
+
+    def __init__(self, cluster: Cluster, partitions: int, hangs: Callable[[str, int], bool]) -> None:
         self._cluster = cluster
+        self._partitions = partitions
+        self._hangs = hangs
         self._held: dict[str, Identity] = {}
 
     def take(self, name: str) -> Identity:
@@ -115,8 +140,9 @@ class Identities:
         return held
 
     def end(self, name: str) -> None:
-        """Fence whoever holds this identity, without holding it."""
-        self._begin(name)
+        """Fence whoever holds this identity, without holding it. If it is taken meanwhile, that is done too."""
+        with contextlib.suppress(Fenced):
+            self._begin(name)
 
     def _begin(self, name: str) -> Producer:
         prefix = self._cluster.namespace or "mendstream"
@@ -127,8 +153,45 @@ class Identities:
         try:
             producer.init_transactions(ANSWER_S)
         except KafkaException as error:
-            raise explained(error, f"becoming the owner of {name}", self._cluster.servers) from error
+            raise explained(error, f"becoming the owner of {name}", self._cluster) from error
+        self._sweep(name, producer)
         return producer
+
+    def _sweep(self, name: str, producer: Producer) -> None:
+        """Abort what an earlier producer of this name has left open, and the coordinator does not know of.
+
+        A broker that dies between deciding a transaction and marking its partitions can come back and skip the marks
+        ("likely deleted already", Kafka 4.3). Nobody could read on there, and the next commit of this name would
+        make the rest visible: events decided twice. The end of a transaction of our own there ends the rest too.
+        Raises NoAnswer.
+        """
+        places = [
+            (self._cluster.topic(topic) if isinstance(topic, Topic) else self._cluster.state_topic(topic), partition)
+            for topic, partition in written_by(name, self._partitions)
+        ]
+        hanging = [place for place in places if self._hangs(*place)]
+        if not hanging:
+            return
+        _log.warning("what was left open is aborted", owner=name, partitions=[f"{t}/{p}" for t, p in hanging])
+        doing = f"becoming the owner of {name}"
+        refused: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _: object) -> None:
+            if error is not None:
+                refused.append(error)
+
+        try:
+            producer.begin_transaction()
+            for topic, partition in hanging:
+                producer.produce(topic, b"", b"sweep", partition, delivered)
+            left = producer.flush(ANSWER_S)
+            producer.abort_transaction(ANSWER_S)
+        except (KafkaException, SystemError) as error:
+            raise explained(cause_of(error), doing, self._cluster) from error
+        if refused:
+            raise explained(KafkaException(refused[0]), doing, self._cluster)
+        if left:
+            raise silent(self._cluster, doing, f"has not taken it within {ANSWER_S:.0f} s")
 
 
 def left_by(lookup: Lookup, topic: str, partition: int) -> Left | None:

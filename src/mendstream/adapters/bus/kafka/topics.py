@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined] # it exports them all the same
 
-from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, code_of, explained
+from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, code_of, explained, not_let_in
 from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.topics import TOPICS, Spread, TopicSpec, streams_of
 
 _AGAIN_S = 0.02
+_LOOK_S = 1.0
+"""How soon after a question it is looked whether we are let in at all."""
 _NONE: Mapping[str, int] = {}
 
 
@@ -123,7 +125,7 @@ def _config_wrong(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]
         try:
             has = {name: entry.value for name, entry in future.result().items()}
         except KafkaException as error:
-            raise explained(error, f"asking for the settings of {topic.name}", cluster.servers) from error
+            raise explained(error, f"asking for the settings of {topic.name}", cluster) from error
         wrong = {name: value for name, value in topic.config.items() if has.get(name) != value}
         if wrong:
             told = ", ".join(f"{name} is {has.get(name)}, not {value}" for name, value in wrong.items())
@@ -136,11 +138,17 @@ def _config_wrong(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]
 
 
 def _there(cluster: Cluster, admin: AdminClient) -> dict[str, int]:
-    """topic -> partitions"""
-    try:
-        topics = admin.list_topics(timeout=ANSWER_S).topics
-    except KafkaException as error:
-        raise explained(error, "listing the topics", cluster.servers) from error
+    """topic -> partitions. Raises NoAnswer, and CouldNot as soon as it is told that we are not let in."""
+    doing, deadline = "listing the topics", time.monotonic() + ANSWER_S
+    while True:
+        try:
+            topics = admin.list_topics(timeout=_LOOK_S).topics
+            break
+        except KafkaException as error:
+            admin.poll(0)
+            refused = not_let_in(cluster, doing)
+            if refused is not None or time.monotonic() > deadline:
+                raise refused or explained(error, doing, cluster) from error
     return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
 
@@ -153,7 +161,7 @@ def delete(cluster: Cluster) -> None:
             future.result()
         except KafkaException as error:
             if code_of(error).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise explained(error, f"deleting topic {name}", cluster.servers) from error
+                raise explained(error, f"deleting topic {name}", cluster) from error
 
 
 def make_state_topic(cluster: Cluster, admin: AdminClient, agent: str, partitions: int) -> None:
@@ -186,7 +194,7 @@ def _create(cluster: Cluster, admin: AdminClient, topics: Sequence[Wanted]) -> N
             future.result()
         except KafkaException as error:
             if code_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise explained(error, f"making topic {name}", cluster.servers) from error
+                raise explained(error, f"making topic {name}", cluster) from error
     names, deadline = {topic.name for topic in topics}, time.monotonic() + ANSWER_S
     while not names <= _there(cluster, admin).keys() and time.monotonic() < deadline:
         time.sleep(_AGAIN_S)  # what was made is not known to every broker at once
