@@ -363,12 +363,12 @@ class Lookup:
                 self._consumer.unassign()
         return found
 
-    def bounds(self, topic: str, partition: int, *, least: int = 0) -> tuple[int, int]:
-        """(first offset that is kept, the offset after the last one that can be read). Waits until that is at `least`,
-        and for a topic that was made just now. Raises NoAnswer.
+    def bounds(self, topic: str, partition: int, *, least: int = 0, within_s: float = SOON_S) -> tuple[int, int]:
+        """(first offset that is kept, the offset after the last one that can be read). Waits `within_s` until that is
+        at `least`, and for a topic that was made just now. Raises NoAnswer.
         """
         patience_s = SOON_S if self._answers else ANSWER_S
-        deadline = time.monotonic() + patience_s
+        asked = time.monotonic()
         doing = f"asking where {topic}/{partition} ends"
         while True:
             try:
@@ -377,11 +377,11 @@ class Lookup:
                         TopicPartition(topic, partition), timeout=patience_s
                     )  # fmt: skip
             except KafkaException as error:
-                if code_of(error).code() not in _NOT_YET or time.monotonic() > deadline:
+                if code_of(error).code() not in _NOT_YET or time.monotonic() > asked + patience_s:
                     raise explained(error, doing, self._cluster) from error
             else:
                 self._answers = True
-                if end >= least or time.monotonic() > deadline:
+                if end >= least or time.monotonic() > asked + within_s:
                     return int(first), int(end)
             time.sleep(_AGAIN_S)
 

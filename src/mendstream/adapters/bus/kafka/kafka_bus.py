@@ -67,6 +67,8 @@ _ASK_EVERY_S = 0.1
 """How old an answer about the ends of streams and the progress of others may be."""
 _OFFSETS_S = 2.0
 """It takes some milliseconds, or for ever (see patience.py); the judge takes a task for dead that stands for 4 s."""
+_ENDS_S = 0.2
+"""Another owner's turn that is under way ends sooner; the rest of a dead one never does."""
 _PUBLISH_S = 2.0
 """Who publishes outside a turn, as a pulse, has something else to do."""
 _SILENT_S = 1.0
@@ -214,17 +216,17 @@ class KafkaBus:
         """Wait until all that was written to the task's log can be read. Whoever could write has been fenced, so what
         is not seen yet is a transaction whose end is on its way. Raises NoAnswer.
         """
-        if self._hangs(self._cluster.state_topic(task.agent), task.partition, patient=True):
+        if self._hangs(self._cluster.state_topic(task.agent), task.partition, within_s=SOON_S):
             raise NoAnswer(f"becoming the owner of {task}: a transaction has not ended yet", hint="it is asked again")
 
-    def _hangs(self, topic: str, partition: int, *, patient: bool = False) -> bool:
-        """Whether something was written there that cannot be read (yet: `patient` waits for it). Raises NoAnswer."""
+    def _hangs(self, topic: str, partition: int, *, within_s: float = _ENDS_S) -> bool:
+        """Whether what is written there by now cannot be read `within_s` either. Raises NoAnswer."""
         if self._uncommitted is None:
             self._uncommitted = Lookup(
                 self._cluster, self._cluster.group("look"), **{"isolation.level": "read_uncommitted"}
             )  # fmt: skip
         written = self._uncommitted.bounds(topic, partition)[1]
-        return self._lookup.bounds(topic, partition, least=written if patient else 0)[1] < written
+        return self._lookup.bounds(topic, partition, least=written, within_s=within_s)[1] < written
 
     def _first(self, stream: Stream) -> Position:
         return 0 if stream.topic is Topic.SOURCE else place(stream, self._ask(stream, fresh=True)[0])
