@@ -14,7 +14,7 @@ from mendstream.adapters.bus.kafka import topics
 from mendstream.adapters.bus.kafka.client import Cluster
 from mendstream.adapters.bus.kafka.follow import Lookup
 from mendstream.adapters.bus.kafka.kafka_bus import KafkaBus
-from mendstream.adapters.bus.kafka.owner import written_by
+from mendstream.adapters.bus.kafka.owner import rivals_of, written_by
 from mendstream.contracts.agent import STAGES, TaskId
 from mendstream.contracts.errors import Conflict, CouldNot, Fenced, NoAnswer
 from mendstream.contracts.ports import Out, TaskCommit
@@ -194,6 +194,14 @@ def test_a_new_owner_ends_with_an_abort_what_is_open_where_it_writes_and_nobody_
     other.abort_transaction(10)
     assert written_to(cluster, ALERTS) == [b"open", b"", b"mine"]
     assert lines(owner(), ALERTS) == [b"mine"]
+
+
+def test_ingestion_ends_no_chain_that_it_cannot_be_part_of():
+    ingestion = TaskId("ingestion", 0)
+    assert rivals_of(ingestion, frozenset(), 1) == ("fused/0",)
+    assert rivals_of(ingestion, frozenset(), 2) == ()
+    assert rivals_of(TaskId("feature", 1), frozenset(), 2) == ("fused/1",)
+    assert rivals_of(TaskId("feature", 1), frozenset(STAGES), 2) == ("feature/1",)
 
 
 def test_an_identity_may_write_what_its_agents_do_and_only_there_it_looks():

@@ -182,7 +182,7 @@ class KafkaBus:
             self._made.update(together)
         while True:
             identity = self._identities.take(identity_of(task, self._chain))
-            for rival in rivals_of(task, self._chain):
+            for rival in rivals_of(task, self._chain, self._partitions):
                 self._identities.end(rival)
             used, identity.used = identity.used, True
             try:

@@ -99,9 +99,11 @@ def identity_of(task: TaskId, chain: frozenset[str]) -> str:
     return f"fused/{task.partition}" if task.agent in chain else str(task)
 
 
-def rivals_of(task: TaskId, chain: frozenset[str]) -> tuple[str, ...]:
-    """The other names that `task` can be held under."""
-    if task.agent not in STAGES:
+def rivals_of(task: TaskId, chain: frozenset[str], partitions: int) -> tuple[str, ...]:
+    """The other names that `task` can be held under. With several partitions ingestion is in no chain: to end that of
+    partition 0 would only fence its owner, whenever ingestion starts.
+    """
+    if task.agent not in STAGES or (task.agent == "ingestion" and partitions > 1):
         return ()
     mine = identity_of(task, chain)
     return tuple(name for name in (str(task), f"fused/{task.partition}") if name != mine)
