@@ -129,6 +129,14 @@ def cpu_s(started: Sequence[subprocess.Popen[bytes]]) -> float | None:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_told_s(started: Sequence[subprocess.Popen[bytes]]) -> float:
+    """The same, for a bench that is nothing without it. Raises CouldNot where the system does not tell."""
+    told = cpu_s(started)
+    if told is None:
+        raise CouldNot("bench: this system does not tell the CPU time of a process", hint="run it on Linux")
+    return told
+
+
 def first_decision_us(bus: Bus) -> int | None:
     """When the first decision was appended."""
     blocks = bus.read(DECISIONS, 0, max_rows=1, max_bytes=1)

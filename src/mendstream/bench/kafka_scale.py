@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from subprocess import Popen
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 from confluent_kafka import Consumer
 
-from mendstream.bench import ground
+from mendstream.bench import ground, kafka
 from mendstream.bench.broker import Broker, broker
 from mendstream.bench.figures import Figure, Report
 from mendstream.bench.sources import stock
@@ -47,22 +48,12 @@ NOTE = (
 )
 
 
-class Spent(NamedTuple):
+@dataclass(frozen=True)
+class Spent(kafka.Spent):
     """In the window of one run."""
 
-    events: int
-    seconds: float
-    cpu_s: float
     others_s: float
     """CPU time of everything else on this machine."""
-
-    @property
-    def events_per_s(self) -> float:
-        return self.events / self.seconds
-
-    @property
-    def cpu_us(self) -> float:
-        return self.cpu_s / self.events * 1e6
 
 
 def measure(runs: int, note: Callable[[str], None], *, servers: str) -> Report:
@@ -172,25 +163,20 @@ class _Look(NamedTuple):
 
 
 def _window(own: Broker, reader: Consumer, started: Sequence[Popen[bytes]], events: int) -> tuple[_Look, _Look]:
-    first = _look(own, reader, started)
+    def once(what: str, enough: Callable[[_Look], bool]) -> _Look:
+        looks: list[_Look] = []
 
-    def under_way() -> bool:
-        nonlocal first
-        time.sleep(LOOK_S)
-        first = _look(own, reader, started)
-        return min(first.ends) >= WARM
+        def there() -> bool:
+            time.sleep(LOOK_S)
+            looks.append(_look(own, reader, started))
+            return enough(looks[-1])
 
-    ground.wait_for("decisions of all partitions", under_way, started, seconds=LONGEST_S)
-    last, least = first, _least(events)
+        ground.wait_for(what, there, started, seconds=LONGEST_S)
+        return looks[-1]
 
-    def done() -> bool:
-        nonlocal last
-        time.sleep(LOOK_S)
-        last = _look(own, reader, started)
-        return max(last.ends) >= least
-
-    ground.wait_for("the end of a partition", done, started, seconds=LONGEST_S)
-    return first, last
+    first = once("decisions of all partitions", lambda look: min(look.ends) >= WARM)
+    least = _least(events)
+    return first, once("the end of a partition", lambda look: max(look.ends) >= least)
 
 
 def _least(events: int) -> int:
@@ -199,9 +185,7 @@ def _least(events: int) -> int:
 
 
 def _look(own: Broker, reader: Consumer, started: Sequence[Popen[bytes]]) -> _Look:
-    ends, cpu_s = own.end(reader, own.decisions), ground.cpu_s(started)
-    if cpu_s is None:
-        raise CouldNot("bench: this system does not tell the CPU time of a process", hint="run it on Linux")
+    ends, cpu_s = own.end(reader, own.decisions), ground.cpu_told_s(started)
     return _Look(ends, time.perf_counter(), cpu_s, _busy_s())
 
 

@@ -20,7 +20,7 @@ from mendstream.agents.pipeline.decision import DecisionAgent
 from mendstream.agents.pipeline.feature import FeatureAgent
 from mendstream.agents.pipeline.ingestion import IngestionAgent
 from mendstream.agents.pipeline.model import ModelAgent
-from mendstream.contracts.agent import Batch, Line, Outputs
+from mendstream.contracts.agent import STAGES, Batch, Line, Outputs
 from mendstream.contracts.frame import Frame
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.records import Alert, Counts, Feedback, Pulse, Record, TaskPulse, decode_block
@@ -28,7 +28,6 @@ from mendstream.contracts.topics import Topic
 from mendstream.demo.pipeline import flights
 from mendstream.settings import Settings
 
-STAGES = ("ingestion", "feature", "model", "decision")
 _JUDGE_AFTER_US = 30_000
 
 

@@ -17,12 +17,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.records import IncidentStep, Status, TaskState, Vitals
 from mendstream.demo import result
 from mendstream.demo.accounting import Accounting
 from mendstream.demo.scenario import STEPS, Attempt, Case, Ending, Story
 
-STAGES = ("ingestion", "feature", "model", "decision")
 _CARD = 20
 """Four of them stand beside each other on the narrowest usual terminal."""
 _LINES = 5

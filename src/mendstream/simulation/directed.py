@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from mendstream.chaos.plan import Injection, Plan
+from mendstream.contracts.agent import STAGES
 from mendstream.contracts.records import Scalar
 from mendstream.simulation.dice import Dice
 
 STEPS = ("detection", "logging", "planning", "approval", "execution", "verification", "memory")
-STAGES = ("ingestion", "feature", "model", "decision")
 CAUSES = (
     Injection(fault="slow-model", for_ms=4_000),
     Injection(fault="bad-model"),

@@ -54,7 +54,7 @@ from mendstream.adapters.bus.kafka.owner import (
 )
 from mendstream.adapters.bus.kafka.patience import Patience
 from mendstream.adapters.bus.kafka.places import MOST_ROWS, blocks, framed, offset_of, passed, place, row_of
-from mendstream.adapters.bus.kafka.topics import make_state_topic
+from mendstream.adapters.bus.kafka.topics import make_state_topics
 from mendstream.adapters.room import told
 from mendstream.contracts.agent import STAGES, TaskId
 from mendstream.contracts.errors import CommitUnknown, Conflict, CouldNot, Fenced, MendstreamError, NoAnswer
@@ -177,8 +177,7 @@ class KafkaBus:
             self._lookup.bounds(self._cluster.state_topic(task.agent), task.partition)
         else:
             together = STAGES if task.agent in STAGES else (task.agent,)
-            for agent in together:
-                make_state_topic(self._cluster, self._admin, agent, self._partitions)
+            make_state_topics(self._cluster, self._admin, together, self._partitions)
             self._made.update(together)
         while True:
             identity = self._identities.take(identity_of(task, self._chain))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -164,11 +164,11 @@ def delete(cluster: Cluster) -> None:
                 raise explained(error, f"deleting topic {name}", cluster) from error
 
 
-def make_state_topic(cluster: Cluster, admin: AdminClient, agent: str, partitions: int) -> None:
-    """Nothing if it is there: who may write to it need not have the right to make topics."""
-    topic = _state(cluster, agent, partitions)
-    if topic.name not in _there(cluster, admin):
-        _create(cluster, admin, [topic])
+def make_state_topics(cluster: Cluster, admin: AdminClient, agents: Iterable[str], partitions: int) -> None:
+    """Only what is missing: who may write to them need not have the right to make topics."""
+    there = _there(cluster, admin)
+    topics = [_state(cluster, agent, partitions) for agent in agents]
+    _create(cluster, admin, [topic for topic in topics if topic.name not in there])
 
 
 def _state(cluster: Cluster, agent: str, partitions: int) -> Wanted:
