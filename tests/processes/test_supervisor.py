@@ -18,6 +18,7 @@ from tests.processes.house import STAGES, Running, Spawned, mendstream, run_opti
 from mendstream.adapters.bus.watch import LockWatch
 from mendstream.contracts.topics import Topic
 from mendstream.demo.accounting import account
+from mendstream.demo.source import bench_lines
 from mendstream.runtime import worker
 from mendstream.runtime.clock import WallClock
 from mendstream.runtime.roster import ROLE_OF
@@ -120,6 +121,18 @@ def test_a_second_run_on_the_same_directory_is_refused_and_the_first_one_goes_on
         decided = house.end(Topic.DECISIONS)
         house.until(lambda: house.end(Topic.DECISIONS) > decided + 300, why="the first one serves")
         assert house.process.poll() is None
+
+
+def test_a_file_named_instead_of_another_is_read_from_its_beginning(tmp_path):
+    lines = bench_lines(300)
+    for name, part in (("a", lines[:200]), ("b", lines[200:])):
+        (tmp_path / f"{name}.jsonl").write_bytes(b"\n".join(part) + b"\n")
+    for name, decided in (("a", 200), ("b", 300), ("a", 300)):
+        source = f"file:{tmp_path / name}.jsonl"
+        with Running(tmp_path / "house", run__fuse=True, ingestion__source=source, ingestion__rate=0.0) as house:
+            house.until(lambda n=decided: house.end(Topic.DECISIONS) >= n, why=f"{name} is decided")
+            house.go_on(0.5)
+            assert house.end(Topic.DECISIONS) == decided
 
 
 def test_a_process_that_is_stopped_while_it_holds_the_write_lock_is_killed_and_all_go_on(tmp_path):

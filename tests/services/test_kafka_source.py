@@ -30,7 +30,7 @@ from mendstream.contracts.errors import CouldNot, SettingsError
 from mendstream.contracts.ports import Parted
 from mendstream.contracts.records import decode_block
 from mendstream.contracts.table import Table
-from mendstream.contracts.topics import Stream, Topic
+from mendstream.contracts.topics import SOURCE_PARTS, Stream, Topic
 from mendstream.demo.pipeline import flights
 from mendstream.demo.source import bench_lines
 from mendstream.settings import Settings
@@ -93,6 +93,10 @@ def take(part, position, count, most=MANY):
     return found
 
 
+def first_of(source):
+    return next(iter(source.parts.values()))
+
+
 def values(found):
     return [line.value for line in found[0]]
 
@@ -101,7 +105,7 @@ def test_value_key_time_and_offset_of_a_record_come_through(cluster):
     topic = cluster.topic()
     cluster.write(topic, b'{"a":1}', key=b"k\xff", timestamp=1_700_000_000_123, headers=[("h", b"x")])
     cluster.write(topic, b"two", None)
-    lines, feedback, position = take(cluster.source(topic).parts[0], 0, 3)
+    lines, feedback, position = take(first_of(cluster.source(topic)), 0, 3)
     assert [(line.value, line.position) for line in lines] == [(b'{"a":1}', 0), (b"two", 1), (b"", 2)]
     assert (lines[0].key, lines[0].at_us) == ("k\\xff", 1_700_000_000_123_000)
     assert (lines[1].key, list(feedback), position) == (None, [], 3)
@@ -123,7 +127,7 @@ def test_each_partition_is_a_part_with_positions_of_its_own(cluster):
 def test_a_position_that_was_not_committed_is_given_again(cluster):
     topic = cluster.topic()
     cluster.write(topic, *[b"%d" % n for n in range(10)])
-    part = cluster.source(topic).parts[0]
+    part = first_of(cluster.source(topic))
     first = take(part, 0, 4, most=4)
     assert take(part, 0, 4, most=4) == first
     assert values(take(part, first[2], 3, most=3)) == [b"4", b"5", b"6"]
@@ -135,7 +139,7 @@ def test_a_position_that_was_not_committed_is_given_again(cluster):
 def test_a_poll_is_bounded_by_bytes_and_gives_one_line_whatever_its_size(cluster):
     topic = cluster.topic()
     cluster.write(topic, b"x" * 100, b"y" * 100, b"z" * 100)
-    part = cluster.source(topic).parts[0]
+    part = first_of(cluster.source(topic))
     take(part, 0, 3)
     assert values(part.poll(0, MANY, 250)) == [b"x" * 100, b"y" * 100]
     assert values(part.poll(0, MANY, 10)) == [b"x" * 100]
@@ -150,7 +154,7 @@ def test_what_was_not_committed_by_its_producer_is_not_read(cluster):
         producer.produce(topic, value)
         producer.flush(20)
         end(20)
-    lines, _, position = take(cluster.source(topic).parts[0], 0, 1)
+    lines, _, position = take(first_of(cluster.source(topic)), 0, 1)
     assert [line.value for line in lines] == [b"committed"]
     assert position == lines[0].position + 1 > 1
 
@@ -160,8 +164,8 @@ def test_a_second_topic_has_the_feedback(cluster):
     cluster.write(events, b"e")
     cluster.write(labels, b"f", b"g")
     source = cluster.source(events, labels)
-    assert list(source.parts) == [0, 1, FEEDBACK_FROM]
-    lines, feedback, position = take(source.parts[FEEDBACK_FROM], 0, 2)
+    assert [number % SOURCE_PARTS for number in source.parts] == [0, 1, FEEDBACK_FROM]
+    lines, feedback, position = take(list(source.parts.values())[-1], 0, 2)
     assert (lines, [line.value for line in feedback], position) == ((), [b"f", b"g"], 2)
     assert {line.partition for line in feedback} == {FEEDBACK_FROM}
 
@@ -171,7 +175,7 @@ def test_the_reader_is_woken_when_something_arrives(cluster):
     source = cluster.source(topic)
     rang = threading.Event()
     source.wake_by(rang.set)
-    assert source.parts[0].poll(0, MANY, MANY) == ([], (), 0)
+    assert first_of(source).poll(0, MANY, MANY) == ([], (), 0)
     assert (source.due_in_s(), rang.is_set()) == (None, False)
     cluster.write(topic, b"now")
     assert rang.wait(20)
@@ -182,19 +186,30 @@ def test_what_retention_has_deleted_is_passed_over_and_the_rest_read(cluster):
     topic = cluster.topic()
     cluster.write(topic, *[b"%d" % n for n in range(6)])
     cluster.admin.delete_records([TopicPartition(topic, 0, 4)])[TopicPartition(topic, 0, 4)].result(20)
-    assert values(take(cluster.source(topic).parts[0], 0, 2)) == [b"4", b"5"]
-    assert values(take(cluster.source(topic).parts[0], 2, 2)) == [b"4", b"5"]
+    assert values(take(first_of(cluster.source(topic)), 0, 2)) == [b"4", b"5"]
+    assert values(take(first_of(cluster.source(topic)), 2, 2)) == [b"4", b"5"]
 
 
 def test_a_topic_that_ends_before_the_position_is_another_topic(cluster):
     topic = cluster.topic()
     cluster.write(topic, b"one")
-    part = cluster.source(topic).parts[0]
+    part = first_of(cluster.source(topic))
     part.poll(7, MANY, MANY)
     wait_for(lambda: part.source.failure, 20)
     with pytest.raises(CouldNot, match="ends at 1, and was read up to 7") as caught:
         part.poll(7, MANY, MANY)
-    assert "new name" in caught.value.hint
+    assert "start anew" in caught.value.hint
+
+
+def test_a_topic_that_was_made_again_is_another_source(cluster):
+    topic = cluster.topic()
+    (before,) = cluster.source(topic).parts
+    cluster.admin.delete_topics([topic])[topic].result(20)
+    wait_for(lambda: topic not in cluster.admin.list_topics(timeout=20).topics, 20)
+    cluster.admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
+    (after,) = cluster.source(topic).parts
+    assert after != before
+    assert list(cluster.source(topic).parts) == [after], "and stays the same"
 
 
 def test_a_topic_that_is_not_there_is_told_with_the_command_that_makes_it(cluster):
@@ -213,7 +228,7 @@ def test_a_broker_that_was_killed_is_read_on_from_when_it_is_back():
         cluster = Cluster(broker)
         topic = cluster.topic()
         cluster.write(topic, b"before")
-        part = cluster.source(topic).parts[0]
+        part = first_of(cluster.source(topic))
         _, _, position = take(part, 0, 1)
         broker.kill()
         broker.restart()
@@ -247,7 +262,7 @@ def test_avro_values_come_as_json_and_what_is_none_keeps_its_bytes(cluster):
         bad = [b'{"n":1}', framed(number, b"\x80"), framed(99, b"\x02"), b""]
         topic = cluster.topic()
         cluster.write(topic, avro(number, {"n": 1}, schema), *bad, avro(number, {"n": 2}, schema), key=b"k")
-        part = cluster.source(topic, value_format="avro", schema_registry=registry.url).parts[0]
+        part = first_of(cluster.source(topic, value_format="avro", schema_registry=registry.url))
         lines, _, position = take(part, 0, 6)
     assert [line.value for line in lines] == [b'{"n":1}', b"", b"", b"", b"", b'{"n":2}']
     assert [line.original for line in lines[1:5]] == bad
@@ -263,7 +278,7 @@ def test_protobuf_values_come_as_json(cluster):
         number = registry.protobuf(file)
         topic = cluster.topic()
         cluster.write(topic, framed(number, b"\x08\x05", indexes=b"\0"), framed(number, b"\x08", indexes=b"\0"))
-        part = cluster.source(topic, value_format="protobuf", schema_registry=registry.url).parts[0]
+        part = first_of(cluster.source(topic, value_format="protobuf", schema_registry=registry.url))
         lines, _, _ = take(part, 0, 2)
     assert (lines[0].value, lines[1].original) == (b'{"n":5}', framed(number, b"\x08", indexes=b"\0"))
 
@@ -276,7 +291,7 @@ def test_a_registry_that_is_away_is_waited_for_and_no_record_is_given_up(cluster
     topic = cluster.topic()
     cluster.write(topic, *[avro(number, {"n": n}, schema) for n in range(3)])
     with capture_logs() as told:
-        part = cluster.source(topic, value_format="avro", schema_registry=url).parts[0]
+        part = first_of(cluster.source(topic, value_format="avro", schema_registry=url))
         part.poll(0, MANY, MANY)
         wait_for(lambda: any("waits for its schema registry" in entry["event"] for entry in told), 20)
     assert part.poll(0, MANY, MANY) == ([], (), 0)
@@ -296,7 +311,7 @@ def test_a_source_that_waits_for_its_registry_can_be_closed(cluster):
     cluster.write(topic, framed(1, b""))
     with capture_logs() as told:
         source = cluster.source(topic, value_format="avro", schema_registry=url)
-        source.parts[0].poll(0, MANY, MANY)
+        first_of(source).poll(0, MANY, MANY)
         wait_for(lambda: any("waits for its schema registry" in entry["event"] for entry in told), 20)
     source._thread.join(0.0)
     assert source._thread.is_alive()
@@ -308,7 +323,7 @@ def test_a_registry_that_does_not_let_us_in_ends_the_turn_with_what_to_do(cluste
     with FakeRegistry(answers=[(401, b'{"error_code":401,"message":"Unauthorized"}')]) as registry:
         topic = cluster.topic()
         cluster.write(topic, framed(1, b""))
-        part = cluster.source(topic, value_format="avro", schema_registry=registry.url).parts[0]
+        part = first_of(cluster.source(topic, value_format="avro", schema_registry=registry.url))
         part.poll(0, MANY, MANY)
         wait_for(lambda: part.source.failure, 20)
         with pytest.raises(CouldNot, match="does not let us in"):
@@ -326,8 +341,8 @@ def test_frames_come_as_tables_and_what_is_none_as_a_line_with_its_bytes(cluster
     topic = cluster.topic()
     cluster.write(topic, frame(0, 1, 2), frame(3), b'{"n":4}', frame(5))
     source = cluster.source(topic, value_format="frame")
-    assert list(source.parts) == [FRAMES_FROM]
-    part = source.parts[FRAMES_FROM]
+    ((number, part),) = source.parts.items()
+    assert number % SOURCE_PARTS == FRAMES_FROM
     wait_for(lambda: part.poll(0, MANY, MANY) and part.ahead == 4, 20)
     table, feedback, position = part.poll(0, MANY, MANY)
     assert isinstance(table, Table)
@@ -347,7 +362,7 @@ def test_a_frame_is_cut_where_a_turn_can_take_no_more_and_read_on_from_there(clu
     cluster.write(topic, frame(*range(5)), frame(5, 6))
     found, position = [], 0
     while len(found) < 7:
-        part = cluster.source(topic, value_format="frame").parts[FRAMES_FROM]  # as after a restart
+        part = first_of(cluster.source(topic, value_format="frame"))  # as after a restart
         wait_for(lambda part=part, position=position: part.poll(position, 3, MANY) and part.ahead == 2, 20)
         table, _, position = part.poll(position, 3, MANY)
         found += values((table,))

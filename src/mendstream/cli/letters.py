@@ -30,13 +30,14 @@ def list_(door: Door, count: int, reason: str | None, stage: str | None, as_json
 
 @letters.command
 @click.argument("letter")
+@click.option("--bytes", "raw", is_flag=True, help="Its bytes alone, as they came.")
 @settings_options
 @json_option
-def show(door: Door, letter: str, as_json: bool) -> int:
+def show(door: Door, letter: str, raw: bool, as_json: bool) -> int:
     """Everything about one, its bytes included."""
     from mendstream.cli.work.letters import show_letter
 
-    return show_letter(door.settings(), letter, as_json=as_json)
+    return show_letter(door.settings(), letter, raw=raw, as_json=as_json)
 
 
 @letters.command

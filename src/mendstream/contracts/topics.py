@@ -5,6 +5,7 @@ The topic script, the docs and the codecs are made from this table, and no agent
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -60,6 +61,18 @@ class Stream(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}"
+
+
+SOURCE_PARTS = 1 << 18
+"""The most parts of one source."""
+
+
+def source_place(identity: str) -> int:
+    """Under which partition of `Topic.SOURCE` the position in part 0 of a source is kept, part n's n further on.
+
+    So another source begins at its own beginning, and one that comes back goes on where it was left.
+    """
+    return zlib.crc32(identity.encode()) * SOURCE_PARTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

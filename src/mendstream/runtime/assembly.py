@@ -15,7 +15,7 @@ from mendstream.contracts.errors import ModelError, SettingsError
 from mendstream.contracts.knobs import LiveConfig
 from mendstream.contracts.pipeline import Pipeline
 from mendstream.contracts.ports import Sink
-from mendstream.contracts.topics import Stream, Topic
+from mendstream.contracts.topics import Stream, Topic, source_place
 from mendstream.runtime.driver import Driver, Observe, Trace
 from mendstream.runtime.faults import Faults
 from mendstream.runtime.fetch import ModelFetch
@@ -117,6 +117,7 @@ class Parts:
             self.role.wing,
             marks=self.world.marks(name, partition),
             source=self.world.source(self.faults.regime) if name == "ingestion" else None,
+            source_place=source_place(self.settings.ingestion.source),
             ready=fetch.ready if fetch is not None else self._ready(name),
             max_rows=self.settings.bus.max_batch_rows,
             code_version=__version__,

@@ -24,7 +24,7 @@ from mendstream.contracts.records import (
     encode_block,
 )
 from mendstream.contracts.table import joined
-from mendstream.contracts.topics import CONFIG, SPECS, Codec, Spread, Stream, Topic, Wing
+from mendstream.contracts.topics import CONFIG, SOURCE_PARTS, SPECS, Codec, Spread, Stream, Topic, Wing
 from mendstream.runtime.slices import Slicer
 
 SNAPSHOT_TURNS = 500
@@ -39,7 +39,9 @@ Ready = Callable[[LiveConfig], bool]
 
 
 class Leg:
-    """`wing` is the one that this process writes."""
+    """`wing` is the one that this process writes, `source_place` under what the position in a source is kept that has
+    no parts.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Leg:
         *,
         marks: StepMarks,
         source: Source | None = None,
+        source_place: int = 0,
         ready: Ready = lambda config: True,
         max_rows: int = 2000,
         code_version: str = "",
@@ -63,7 +66,7 @@ class Leg:
         self.slicer = Slicer(most=max_rows)
         self._ready = ready
         self._code_version = code_version
-        self._parts = _parts(source, partition)
+        self._parts = _parts(source, source_place)
         self.inputs = tuple(s for topic in agent.reads for s in _inputs(topic, partition, self._parts))
         self.dead_stream = Stream(Topic.DEAD_LETTERS, 0 if wing is Wing.DATA else 1)
         self.metrics_stream = Stream(Topic.AGENT_METRICS, 0 if wing is Wing.DATA else 1)
@@ -295,9 +298,10 @@ class Leg:
     def _quarantine(self, batch: Batch, stream: Stream, position: int, deaths: int, now: int) -> list[DeadLetter]:
         values = [line.original for line in (*batch.lines, *batch.feedback)]
         values += [frame.encode() for frame in batch.frames] + [encode_block([record]) for record in batch.records]
+        partition = stream.partition % SOURCE_PARTS if stream.topic is Topic.SOURCE else stream.partition
         return [
             DeadLetter(
-                id=f"{batch.turn}/q{n}", topic=stream.topic.value, partition=stream.partition, position=position,
+                id=f"{batch.turn}/q{n}", topic=stream.topic.value, partition=partition, position=position,
                 stage=self.agent.name, code_version=self._code_version, reason=DeadReason.QUARANTINED,
                 detail=f"{deaths} processes died while they worked on this record", attempts=deaths, value=value,
                 at_us=now,
@@ -384,10 +388,10 @@ class Leg:
         return [Out(self.metrics_stream, encode_block(named), len(named))]
 
 
-def _parts(source: Source | None, partition: int) -> Mapping[int, Source]:
+def _parts(source: Source | None, place: int) -> Mapping[int, Source]:
     if source is None:
         return {}
-    return source.parts if isinstance(source, Parted) else {partition: source}
+    return source.parts if isinstance(source, Parted) else {place: source}
 
 
 def _inputs(topic: Topic, partition: int, parts: Mapping[int, Source]) -> tuple[Stream, ...]:

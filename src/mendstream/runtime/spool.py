@@ -11,12 +11,12 @@ from typing import BinaryIO
 import structlog
 
 from mendstream.contracts.agent import TaskId
-from mendstream.contracts.topics import Stream, Topic
+from mendstream.contracts.topics import Stream, Topic, source_place
 from mendstream.runtime.ground import HouseBus
 
 MOST_BYTES = 64 << 20
 """So much may wait for ingestion; then standard input is not read on, and its writer waits."""
-_SOURCE = Stream(Topic.SOURCE, 0)
+_SOURCE = Stream(Topic.SOURCE, source_place("stdin"))
 _log = structlog.get_logger("supervisor")
 
 

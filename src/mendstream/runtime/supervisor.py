@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from mendstream.adapters import room
-from mendstream.adapters.bus.watch import LockWatch
+from mendstream.adapters.bus.watch import LockWatch, Tenure
 from mendstream.adapters.sources import SPOOL
 from mendstream.contracts.errors import DataDirError, MendstreamError, NoAnswer
 from mendstream.contracts.topics import Wing
@@ -124,19 +124,31 @@ class _Locks(Every):
         super().__init__("locks", TICK_US / 1e6, self._watch)
         self._clock = clock
         self._limit_us = limit_us
-        self._watches = [LockWatch(folder / f"lock-{wing.value}", self._clock) for wing in Wing]
+        self._watches = [(LockWatch(folder / f"lock-{wing.value}", clock), Tenure(TICK_US)) for wing in Wing]
 
     def _watch(self) -> None:
-        now = self._clock.now_us()
-        for watch in self._watches:
+        for watch, tenure in self._watches:
             holder = watch.holder()
-            if holder is None or holder.pid == os.getpid():
+            held_us = tenure.us(holder, self._clock.now_us())
+            if holder is None or holder.pid == os.getpid() or held_us <= self._limit_us:
                 continue
-            if now - holder.since_us > self._limit_us and watch.holder() == holder:
+            if _waits_for_disk(holder.pid):  # a kill would free nothing before the disk answers
+                _log.warning("a process has held the write lock too long, but its disk has it", pid=holder.pid)
+                tenure.renew()
+            elif watch.holder() == holder:
                 _log.warning("a process has held the write lock too long: killing it", pid=holder.pid)
                 with contextlib.suppress(ProcessLookupError):  # it was faster
                     os.kill(holder.pid, signal.SIGKILL)
                 watch.clear(holder)
+
+
+def _waits_for_disk(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_DISK_SLEEP)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class _Files:

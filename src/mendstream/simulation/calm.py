@@ -16,7 +16,7 @@ from mendstream.contracts.errors import CouldNot
 from mendstream.contracts.knobs import Mode
 from mendstream.contracts.ports import Bus, Out
 from mendstream.contracts.records import ConfigChange, encode_block
-from mendstream.contracts.topics import CONFIG, Stream, Topic
+from mendstream.contracts.topics import CONFIG, Stream, Topic, source_place
 from mendstream.runtime.ground import current_config, open_bus, prepare
 from mendstream.settings import Settings, models_dir
 from mendstream.simulation import audit
@@ -27,7 +27,6 @@ CALM_S = 300.0
 """How long one run without kills may take."""
 _TICK_S = 0.02
 _SETTLED_S = 0.5
-_SOURCE = Stream(Topic.SOURCE, 0)
 _INPUTS = {"feature": Topic.RAW_EVENTS, "model": Topic.FEATURES, "decision": Topic.PREDICTIONS}
 
 
@@ -60,12 +59,13 @@ def _decide(settings: Settings, made: Made, last: int) -> None:
     _fix(settings, made)
     first, *others = ("fused",) if settings.run.fuse else STAGES
     bus = open_bus(settings, readonly=True)
+    source = Stream(Topic.SOURCE, source_place(settings.ingestion.source))
     started: dict[str, subprocess.Popen[bytes]] = {}
     said = Path(settings.run.data_dir) / "run.txt"
     try:
         for role in (first, *others):
             started[role] = start(settings, "agent", role, said=said)
-        _until(lambda: (bus.position(TaskId("ingestion", 0), _SOURCE) or 0) > last, started)
+        _until(lambda: (bus.position(TaskId("ingestion", 0), source) or 0) > last, started)
         end([started.pop(first)])
         _until(lambda: drained(bus), started)
     finally:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from tests.support.log import out
 
 from mendstream.adapters.bus.lmdb_bus import LmdbBus, create
 from mendstream.adapters.bus.marks import MappedMarks
-from mendstream.adapters.bus.watch import Holder, LockWatch
+from mendstream.adapters.bus.watch import Holder, LockWatch, Tenure
 from mendstream.contracts.agent import TaskId
 from mendstream.contracts.ports import Mark
 from mendstream.contracts.topics import Stream, Topic, Wing
@@ -50,6 +51,37 @@ def test_a_holder_that_was_killed_is_taken_out_and_no_other(tmp_path, clock):
     watch.clear(holder)
     assert watch.holder() is None
     watch.close()
+
+
+TICK = 250_000
+
+
+def test_a_tenure_grows_by_what_passes_between_looks_at_the_same_holder():
+    tenure = Tenure(TICK)
+    assert [tenure.us(Holder(7, 5), at) for at in (1_000_000, 1_250_000, 1_500_000)] == [0, TICK, 2 * TICK]
+
+
+def test_a_machine_that_stood_still_is_not_held_against_the_holder():
+    tenure = Tenure(TICK)
+    tenure.us(Holder(7, 5), 0)
+    assert tenure.us(Holder(7, 5), 60_000_000) == 2 * TICK
+
+
+@pytest.mark.parametrize("other", [None, Holder(8, 5), Holder(7, 6)])
+def test_another_holder_or_the_same_one_anew_starts_a_tenure_of_its_own(other):
+    tenure = Tenure(TICK)
+    tenure.us(Holder(7, 5), 0)
+    tenure.us(Holder(7, 5), TICK)
+    assert tenure.us(other, 2 * TICK) == 0
+    assert tenure.us(other, 3 * TICK) == TICK
+
+
+def test_a_tenure_that_is_renewed_counts_from_the_last_look():
+    tenure = Tenure(TICK)
+    tenure.us(Holder(7, 5), 0)
+    tenure.us(Holder(7, 5), TICK)
+    tenure.renew()
+    assert tenure.us(Holder(7, 5), 2 * TICK) == TICK
 
 
 class Spy:

@@ -424,6 +424,16 @@ def test_lines_from_outside_go_to_a_file_to_be_fed_in_again(run, dead, folder):
     assert (folder / "again.jsonl").read_bytes() == b'{"id": 1\n\xff\x1b[2J\n'
 
 
+@pytest.mark.parametrize("value", [b"\0\0\0\0\x01\x0aQF1", b"one\ntwo\n"])
+def test_bytes_that_are_no_line_are_refused_and_can_be_had_as_they_came(run, dead, folder, value):
+    dead.put(Topic.DEAD_LETTERS, letter("d7", "source", value))
+    ran = run("dead-letters", "replay", "d1", "d7", "--to", "again.jsonl")
+    assert ran.code == 1
+    assert "d7 cannot be replayed: its bytes are no line of text: `mendstream dead-letters show" in ran.err
+    assert (folder / "again.jsonl").read_bytes() == b'{"id": 1\n'
+    assert run("dead-letters", "show", "d7", "--bytes").out.encode() == value
+
+
 def test_lines_from_outside_go_to_the_http_source_where_there_is_one(run, dead):
     dead.put(
         Topic.DEAD_LETTERS,

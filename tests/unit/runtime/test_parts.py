@@ -10,7 +10,7 @@ from tests.support.scripted import Scripted
 
 from mendstream.contracts.agent import Line
 from mendstream.contracts.ports import Parted
-from mendstream.contracts.topics import Stream, Topic, Wing
+from mendstream.contracts.topics import Stream, Topic, Wing, source_place
 from mendstream.runtime.driver import Driver
 from mendstream.runtime.leg import Leg
 
@@ -48,6 +48,21 @@ def test_the_next_owner_reads_each_part_on_from_where_it_was(bus, clock):
     pump([owner(bus, clock, Parts(p0=[b"a"], p1=[b"c", b"d"]))], clock)
     pump([owner(bus, clock, Parts(p0=[b"a", b"b"], p1=[b"c", b"d"], p2=[b"e"]))], clock)
     assert sorted(decided(bus)) == list("abcde")
+
+
+def test_another_source_is_read_from_its_beginning_and_one_that_comes_back_from_where_it_was(bus, clock):
+    def read(name, *lines):
+        agent, source = Scripted(reads=(Topic.SOURCE,)), ListSource(list(lines))
+        leg = Leg(
+            bus, agent, 0, Wing.DATA, marks=MemoryMarks(), source=source, source_place=source_place(name)
+        )  # fmt: skip
+        pump([Driver(bus, clock, [leg], stopwatch=Stopwatch())], clock)
+
+    read("file:a.jsonl", b"a", b"b")
+    read("file:b.jsonl", b"c", b"d", b"e")
+    assert decided(bus) == list("abcde")
+    read("file:a.jsonl", b"a", b"b", b"f")
+    assert decided(bus) == list("abcdef")
 
 
 def test_a_turn_that_was_not_finished_gives_every_part_again(bus, clock):

@@ -52,3 +52,29 @@ class LockWatch:
 
     def close(self) -> None:
         self._map.close()
+
+
+class Tenure:
+    """How long one holder has had the lock, by the ticks of whoever looks: at most two ticks from one look to the next.
+
+    When the whole machine stands still for seconds, the wall clock would blame whoever holds the lock just then.
+    """
+
+    def __init__(self, tick_us: int) -> None:
+        self._longest_us = 2 * tick_us
+        self._holder: Holder | None = None
+        self._held_us = 0
+        self._looked_us = 0
+
+    def us(self, holder: Holder | None, now_us: int) -> int:
+        """The tenure of `holder`, whom this look finds; a holder not seen before has none yet."""
+        if holder != self._holder:
+            self._holder, self._held_us = holder, 0
+        else:
+            self._held_us += min(now_us - self._looked_us, self._longest_us)
+        self._looked_us = now_us
+        return self._held_us
+
+    def renew(self) -> None:
+        """Count anew: what has passed was not the holder's doing."""
+        self._held_us = 0

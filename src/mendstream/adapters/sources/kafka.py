@@ -15,7 +15,14 @@ from itertools import islice
 from typing import cast
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 from pyarrow import RecordBatch
 
 from mendstream.adapters.bus.kafka.client import ANSWER_S, Cluster, code_of, explained, not_let_in
@@ -25,10 +32,11 @@ from mendstream.contracts.agent import Line, Unreadable
 from mendstream.contracts.errors import BadRecord, CouldNot, MendstreamError, NoAnswer, SettingsError
 from mendstream.contracts.records import DeadReason
 from mendstream.contracts.table import Piece, Table
+from mendstream.contracts.topics import source_place
 from mendstream.settings import Settings
 
 FEEDBACK_FROM = 1 << 16
-"""Partition 0 of the feedback topic is part number so: those of the events may become more."""
+"""Partition 0 of the feedback topic is part number so, behind its topic's place."""
 FRAMES_FROM = 1 << 17
 """The same of a topic of frames, whose positions are others than offsets."""
 _POLL_S = 0.1
@@ -65,9 +73,9 @@ class KafkaSource:
         self.failure: MendstreamError | None = None
         made, first = (FramePart, FRAMES_FROM) if frames else (Part, 0)
         self.parts: Mapping[int, Part] = {
-            **{first + n: made(self, topic, n, first + n) for n in range(self._partitions(topic))},
-            **{FEEDBACK_FROM + n: Part(self, feedback, n, FEEDBACK_FROM + n, feedback=True)
-               for n in range(self._partitions(feedback) if feedback else 0)},
+            **self._parts(topic, lambda n: made(self, topic, n, first + n)),
+            **(self._parts(feedback, lambda n: Part(self, feedback, n, FEEDBACK_FROM + n, feedback=True))
+               if feedback else {}),
         }  # fmt: skip
         self._named: Mapping[tuple[str | None, int | None], Part] = {
             (part.topic, part.partition): part for part in self.parts.values()
@@ -182,32 +190,40 @@ class KafkaSource:
         if offset > high:
             raise CouldNot(
                 f"the source {part} ends at {high}, and was read up to {offset}: it was made again, or is another one",
-                hint="give the new topic a new name; a position of the old one means nothing in it",
+                hint="if it was made again, start anew: then it is read from its beginning",
             )
         if 0 < offset < low:
             _log.error("records were deleted by retention before they were read", part=str(part), records=low - offset)
         return max(low, offset)
 
-    def _partitions(self, topic: str) -> int:
-        """Raises CouldNot if there is no such topic, or nobody is let in. Waits while the broker does not answer."""
+    def _parts(self, topic: str, made: Callable[[int], Part]) -> dict[int, Part]:
+        """A topic that was deleted and made again has another id: it is another source."""
+        identity, partitions = self._described(topic)
+        return {source_place(identity) + part.number: part for part in map(made, range(partitions))}
+
+    def _described(self, topic: str) -> tuple[str, int]:
+        """(its id, its partitions). Raises CouldNot if there is no such topic, or nobody is let in. Waits while the
+        broker does not answer.
+        """
+        admin, asked = self._cluster.admin(), TopicCollection([topic])
         while True:
             try:
-                found = self._consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
+                found = admin.describe_topics(asked, request_timeout=ANSWER_S)[topic].result()
             except KafkaException as error:
+                if code_of(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise SettingsError(
+                        f"the broker at {self._cluster.servers} has no topic {topic}",
+                        hint=f"kafka-topics.sh --bootstrap-server {self._cluster.servers} --create --topic {topic}",
+                    ) from error
                 known = explained(error, f"looking for topic {topic}", self._cluster)
-                self._consumer.poll(0)  # for what it was told beside
+                admin.poll(0)  # for what it was told beside
                 refused = not_let_in(self._cluster, f"looking for topic {topic}")
                 if refused is not None or not isinstance(known, NoAnswer):
                     raise refused or known from error
                 _log.warning("the source does not answer: waiting for it", cause=code_of(error).str())
                 time.sleep(_AGAIN_S)
-                continue
-            if found.error is None:
-                return len(found.partitions)
-            raise SettingsError(
-                f"the broker at {self._cluster.servers} has no topic {topic} ({found.error.str()})",
-                hint=f"kafka-topics.sh --bootstrap-server {self._cluster.servers} --create --topic {topic}",
-            )
+            else:
+                return str(found.topic_id), len(found.partitions)
 
 
 class _Closed(Exception):

@@ -20,6 +20,7 @@ from mendstream.contracts.topics import SPECS, Codec, Stream, Topic, Wing, wing_
 from mendstream.settings import Settings
 
 _POST_LINES = 1000
+_NO_LINE = "its bytes are no line of text: `mendstream dead-letters show LETTER --bytes` gives them as they came"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,11 @@ def list_letters(settings: Settings, reason: str | None, stage: str | None, coun
     return 0
 
 
-def show_letter(settings: Settings, name: str, *, as_json: bool) -> int:
+def show_letter(settings: Settings, name: str, *, raw: bool, as_json: bool) -> int:
     letter = _named(_all(settings), [name])[0]
+    if raw:
+        click.echo(letter.value, nl=False)
+        return 0
     facts = _facts(letter, letter.id in _replayed(settings))
     if as_json:
         document(facts)
@@ -79,7 +83,8 @@ def replay_letters(settings: Settings, choice: Choice, to: Path | None, *, as_js
             hint="write them with --to FILE, and feed that file to the source",
         )
     inside = [letter for letter in chosen if letter.topic != Topic.SOURCE]
-    refused = _publish(settings, inside)
+    refused = _publish(settings, inside) | {letter.id: _NO_LINE for letter in outside if not _is_line(letter)}
+    outside = [letter for letter in outside if letter.id not in refused]
     # At once, each kind by itself: should the rest fail, these must not go twice.
     _remember(settings, [letter for letter in inside if letter.id not in refused])
     if to is not None:
@@ -173,6 +178,12 @@ def _post(settings: Settings, letters: Sequence[DeadLetter]) -> None:
                 connection.close()
             if answer.status != http.HTTPStatus.OK:
                 raise CouldNot(f"the HTTP source answers {answer.status}: {said}", hint="try again in a moment")
+
+
+def _is_line(letter: DeadLetter) -> bool:
+    """Whether a source of lines would read these bytes as one record: what is encoded in binary it would not."""
+    value = letter.value.rstrip(b"\r\n")
+    return b"\n" not in value and b"\0" not in value
 
 
 def _lines(letters: Sequence[DeadLetter]) -> bytes:
