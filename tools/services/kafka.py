@@ -29,7 +29,9 @@ _SCHEME = "kafka://"
 _JRE = ("default-jre-headless", "openjdk@17")  # 17 on Debian 12, newer since
 _POM = Path(__file__).with_name("pom.xml")
 _JARS = CACHE / "kafka" / VERSION
-_JVM = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+_JVM = ("-Xms1g", "-Xmx1g", "-Xmn400m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+"""Kafka's own default heap, of which memory is what was touched. With a young part of 40 MB the broker stands still for
+12 ms three times a second; with its default G1, on two cores that others use too, for up to 75 ms."""
 
 
 def missing() -> str | None:

@@ -241,6 +241,7 @@ class KafkaBus:
             done: dict[Stream, _Written] = {}
             snapshots: dict[TaskId, _Written] = {}
             entries: list[Entry] = []
+            identity.pace.begin(time.monotonic())
             with self._transaction(identity, done.values()):
                 for commit in commits:
                     for out in commit.outputs:
@@ -262,7 +263,9 @@ class KafkaBus:
                 self._next[stream] = done[stream].last + 2  # behind the mark that ends the transaction
                 self._alone[stream] = time.monotonic()
                 self._leave(stream)
+            pause_s = identity.pace.end(time.monotonic())
         self._wrote(done)
+        time.sleep(pause_s)
         return {stream: place(stream, wrote.last) + wrote.rows for stream, wrote in done.items()}
 
     def _check(self, commit: TaskCommit) -> None:

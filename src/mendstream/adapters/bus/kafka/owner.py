@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, cause_of, explained, meet, silent
 from mendstream.adapters.bus.kafka.follow import Lookup
+from mendstream.adapters.bus.kafka.pace import Pace
 from mendstream.adapters.bus.kafka.places import Message as Kept
 from mendstream.contracts.agent import STAGES, TaskId
 from mendstream.contracts.errors import Fenced
@@ -92,6 +93,7 @@ class Identity:
     spent: bool = False
     used: bool = False
     """A task was claimed with it."""
+    pace: Pace = field(default_factory=Pace)
 
 
 def identity_of(task: TaskId, chain: frozenset[str]) -> str:
