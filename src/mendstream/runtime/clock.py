@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def set_clock(root: Path, newest_us: int) -> None:
     """At the start of a house: by the machine's clock, but never before what the log already holds."""
     now, since_boot = time.time_ns(), _since_boot_ns()
     offset_ns = max(now, newest_us * 1000 + 1000) - since_boot
-    fresh = (root / _FILE).with_suffix(".new")
+    fresh = (root / _FILE).with_suffix(f".{os.getpid()}.new")  # agents that are started together each do this
     fresh.write_bytes(msgspec.json.encode(_Setting(boot_id(), offset_ns)))
     fresh.rename(root / _FILE)
 

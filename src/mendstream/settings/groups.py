@@ -55,7 +55,7 @@ class Bus(Group, frozen=True):
     max_backlog: Annotated[
         int, about("Unread rows of a stage from which the stages before it wait.", "rows", ge=1, le=100_000_000)
     ] = 200_000
-    max_batch_rows: Annotated[int, about("Most rows that one turn reads.", "rows", ge=1, le=100_000)] = 2000
+    max_batch_rows: Annotated[int, about("Most rows that one turn reads.", "rows", ge=1, le=100_000)] = 4000
     bootstrap_servers: Annotated[str, about("Kafka brokers, for bus.kind = kafka.", "host:port,...")] = ""
     client: Annotated[
         dict[str, str],

@@ -46,3 +46,19 @@ def test_a_setting_of_an_earlier_boot_counts_no_more(root, monkeypatch):
 
 def test_where_no_house_has_run_yet_the_machines_clock_counts(root):
     assert abs(HouseClock(root).now_us() - WallClock().now_us()) < 1_000_000
+
+
+def test_processes_that_set_the_clock_together_do_not_take_each_others_file(root, monkeypatch):
+    wrote = type(root).write_bytes
+
+    def interrupted(path, content):
+        """Another process does the same between the writing and the renaming of this one."""
+        wrote(path, content)
+        monkeypatch.setattr(type(root), "write_bytes", wrote)
+        monkeypatch.setattr(clock.os, "getpid", lambda: 1)
+        set_clock(root, 0)
+        return len(content)
+
+    monkeypatch.setattr(type(root), "write_bytes", interrupted)
+    set_clock(root, 0)
+    assert [path.name for path in (root / "run").iterdir()] == ["clock.json"]
