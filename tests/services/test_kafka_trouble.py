@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 
 import pytest
 import structlog
+from confluent_kafka import KafkaError, KafkaException
+from tests.processes.house import wait_for
 from tests.support.brokers import Operator
 from tests.support.log import out
 
@@ -73,6 +76,47 @@ def again_and_again(call):
 
 def told(logs, words):
     return [entry for entry in logs if words in entry["event"]]
+
+
+# --- the thread that fetches -----------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_two_threads_begin_to_read_at_once_is_followed_once(bus):
+    write(bus, 5)
+    bus.listen("reader", [ALERTS])
+    together, waiting = threading.Barrier(2), []
+
+    def pulse():
+        together.wait(DEADLINE_S)
+        waiting.append(bus.waiting(ALERTS, 0))
+
+    threads = [threading.Thread(target=pulse) for _ in range(2)]
+    with structlog.testing.capture_logs() as logs:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+        assert waiting == [5, 5]
+        write(bus, 5, start=5)
+        assert read_on(bus, 0, b"9") == [b"%d" % n for n in range(10)]
+    assert not told(logs, "refused an order")
+
+
+def test_a_consumer_that_refuses_an_order_is_replaced_and_nothing_is_missed_or_read_twice(bus):
+    write(bus, 5)
+    bus.listen("reader", [ALERTS])
+    assert read_on(bus, 0, b"4")[0] == b"0"
+
+    def refused():
+        raise KafkaException(KafkaError(KafkaError._CONFLICT))
+
+    with structlog.testing.capture_logs() as logs:
+        bus._follower._orders.append(refused)
+        write(bus, 5, start=5)
+        assert read_on(bus, 0, b"9") == [b"%d" % n for n in range(10)]
+        wait_for(lambda: told(logs, "refused an order"), DEADLINE_S)
+        write(bus, 5, start=10)
+        assert read_on(bus, 10, b"14") == [b"%d" % n for n in range(10, 15)]
 
 
 # --- retention -------------------------------------------------------------------------------------------------------

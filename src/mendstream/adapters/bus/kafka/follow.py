@@ -107,12 +107,14 @@ class Follower:
     """One consumer and its thread, for the streams that this process reads on and on.
 
     Only its thread calls the consumer: a call from another would wait for the poll, and hold the interpreter's lock.
+    Any thread may ask: a pulse does, beside the turns.
     """
 
     def __init__(self, cluster: Cluster, group: str, ring: Callable[[Iterable[Stream]], None]) -> None:
         self._cluster = cluster
         # Where the log does not have what comes next, it would jump without a word.
-        self._consumer = cluster.consumer(group, **{"auto.offset.reset": "error"})
+        self._made = partial(cluster.consumer, group, **{"auto.offset.reset": "error"})
+        self._consumer = self._made()
         self._ring = ring
         self._streams: dict[Stream, _Followed] = {}
         self._named: dict[tuple[str, int], _Followed] = {}
@@ -130,24 +132,6 @@ class Follower:
         for stream in streams:
             self._orders.append(partial(self._meet, stream))
 
-    def follows(self, stream: Stream) -> bool:
-        return stream in self._streams
-
-    def follow(self, stream: Stream, position: Position) -> None:
-        """Fetch `stream` from `position` on, for good."""
-        offset = offset_of(stream, position)
-
-        def begin() -> None:
-            self._meet(stream)
-            followed.taken = True
-            self._consumer.incremental_assign([self._partition(stream, offset)])
-
-        with self._news:
-            followed = _Followed(stream, offset, ahead=offset)
-            self._streams[stream] = followed
-            self._named[self._cluster.topic(stream.topic), stream.partition] = followed
-            self._orders.append(begin)
-
     def leave(self, stream: Stream) -> None:
         """Fetch it no more."""
         with self._news:
@@ -163,9 +147,11 @@ class Follower:
                 followed.expected = max(followed.expected, offset)
 
     def read(self, stream: Stream, position: Position, max_rows: int, max_bytes: int) -> list[Block] | None:
-        """Blocks from `position` on; None if that lies before what is kept. Raises NoAnswer, CouldNot."""
+        """Blocks from `position` on, where fetching begins; None if that lies before what is kept. Raises NoAnswer,
+        CouldNot.
+        """
         with self._news:
-            followed = self._streams[stream]
+            followed = self._follow(stream, position)
             if followed.failure is not None:
                 raise followed.failure
             if offset_of(stream, position) < followed.start:
@@ -182,7 +168,7 @@ class Follower:
     def rows(self, stream: Stream, position: Position) -> tuple[int, int]:
         """(rows from `position` on that are here, messages that are not). Waits until that is known."""
         with self._news:
-            followed = self._streams[stream]
+            followed = self._follow(stream, position)
             if not followed.kept and not followed.known:
                 self._wait(followed, position)
             first, kept = self._first(followed, position), followed.kept
@@ -193,10 +179,12 @@ class Follower:
             inside = max(0, position - place(stream, kept[first].offset))
             return followed.rows - before - inside, behind
 
-    def ahead(self, stream: Stream) -> int:
-        """The offset up to which `stream` has been fetched."""
+    def ahead(self, stream: Stream) -> int | None:
+        """The offset up to which `stream` has been fetched; None if it is not followed."""
         with self._news:
-            followed = self._streams[stream]
+            followed = self._streams.get(stream)
+            if followed is None:
+                return None
             if not followed.kept and not followed.known:
                 self._wait(followed, 0)
             return followed.ahead
@@ -207,6 +195,23 @@ class Follower:
         self._consumer.close()
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _follow(self, stream: Stream, position: Position) -> _Followed:
+        """Fetch `stream` from `position` on, unless it is fetched already."""
+        if stream in self._streams:
+            return self._streams[stream]
+        offset = offset_of(stream, position)
+        followed = _Followed(stream, offset, ahead=offset)
+
+        def begin() -> None:
+            self._meet(stream)
+            followed.taken = True
+            self._consumer.incremental_assign([self._partition(stream, offset)])
+
+        self._streams[stream] = followed
+        self._named[self._cluster.topic(stream.topic), stream.partition] = followed
+        self._orders.append(begin)
+        return followed
 
     def _partition(self, stream: Stream, offset: int) -> TopicPartition:
         return TopicPartition(self._cluster.topic(stream.topic), stream.partition, offset)
@@ -271,6 +276,24 @@ class Follower:
         self._consumer.incremental_assign([self._partition(stream, followed.ahead)])
 
     def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._fetch()
+            except KafkaException as error:  # else nothing would be fetched any more, and nobody would know
+                _log.error("the consumer refused an order: all is fetched by a new one", cause=str(error))
+                self._renew()
+
+    def _renew(self) -> None:
+        self._consumer.close()
+        self._consumer = self._made()
+        with self._news:
+            self._orders.clear()
+            for followed in self._streams.values():
+                followed.taken, followed.paused = True, False
+                where = self._partition(followed.stream, followed.ahead)
+                self._orders.append(partial(self._consumer.incremental_assign, [where]))
+
+    def _fetch(self) -> None:
         while not self._closing:
             for _ in range(len(self._orders)):  # some are given anew
                 self._orders.popleft()()

@@ -71,6 +71,8 @@ _ENDS_S = 0.2
 """Another owner's turn that is under way ends sooner; the rest of a dead one never does."""
 _PUBLISH_S = 2.0
 """Who publishes outside a turn, as a pulse, has something else to do."""
+_REPORTS_S = 0.1
+"""A transaction is known to have failed a moment before it is reported which message of it was refused."""
 _SILENT_S = 1.0
 """For so long a broker that did not answer is not asked to take anything more."""
 _log = structlog.get_logger("bus")
@@ -282,16 +284,17 @@ class KafkaBus:
 
         Nobody else writes to an inner stream, so the place is known beforehand; the first time it has to be asked.
         """
-        if stream not in self._next:
+        first = self._next.get(stream)
+        if first is None:
             self._flush(identity)
             self._check_gap(stream, position, wrote.first)
-            self._next[stream] = wrote.first
-        return place(stream, self._next[stream] + wrote.messages - 1) + wrote.rows
+            first = self._next[stream] = wrote.first
+        return place(stream, first + wrote.messages - 1) + wrote.rows
 
     def _check_own(self, stream: Stream, position: Position, behind: Position, wrote: _Written) -> None:
         """The messages lie where the entry says."""
         if place(stream, wrote.last) + wrote.rows != behind:
-            del self._next[stream]
+            self._next.pop(stream, None)
             self._check_gap(stream, position, wrote.first)
             raise Conflict(f"{stream} has grown by something that nobody sees: the turn has to be done again")
 
@@ -455,8 +458,6 @@ class KafkaBus:
 
     def read(self, stream: Stream, position: Position, *, max_rows: int, max_bytes: int) -> list[Block]:
         if self._follower is not None and self._listened(stream):
-            if not self._follower.follows(stream):
-                self._follower.follow(stream, position)
             found = self._follower.read(stream, position, max_rows, max_bytes)
             if found is not None:
                 return found
@@ -470,22 +471,22 @@ class KafkaBus:
 
     def bounds(self, stream: Stream) -> tuple[Position, Position]:
         """The end is the one that this process knows of, where it reads the stream on and on."""
-        if self._follower is not None and self._follower.follows(stream):
-            first = self._asked[stream][1][0] if stream in self._asked else self._ask(stream)[0]
-            return place(stream, first), place(stream, self._follower.ahead(stream))
+        ahead = None if self._follower is None else self._follower.ahead(stream)
+        if ahead is not None:
+            asked = self._asked.get(stream)
+            return place(stream, self._ask(stream)[0] if asked is None else asked[1][0]), place(stream, ahead)
         first, end = self._ask(stream)
         return place(stream, first), place(stream, end)
 
     def waiting(self, stream: Stream, position: Position) -> int:
-        """Exact at 0 and where this process has fetched all there is; else about as many."""
+        """Exact at 0 and where this process has fetched all there is; else about as many. Pulses ask beside turns."""
         if self._follower is not None and self._listened(stream):
-            if stream in self._next:  # written by this process alone: nothing new means nothing there
+            following = self._next.get(stream)
+            if following is not None:  # written by this process alone: nothing new means nothing there
                 known_s = time.monotonic() - self._alone.get(stream, 0.0)
-                if known_s < _ASK_EVERY_S or self._ask(stream)[1] <= self._next[stream]:
+                if known_s < _ASK_EVERY_S or self._ask(stream)[1] <= following:
                     return 0
-                del self._next[stream]
-            if not self._follower.follows(stream):
-                self._follower.follow(stream, position)
+                self._next.pop(stream, None)
             rows, messages = self._follower.rows(stream, position)
             return rows + self._about(stream, messages)
         return self._about(stream, self._ask(stream)[1] - offset_of(stream, position))
@@ -591,10 +592,12 @@ class KafkaBus:
         self._ringer.close()
 
 
-def _refused(producer: Producer, done: Iterable[_Written]) -> KafkaException | None:
+def _refused(producer: Producer, done: Collection[_Written]) -> KafkaException | None:
     """What was refused for good of a turn that has failed."""
-    with contextlib.suppress(KafkaException, SystemError):
-        producer.poll(0)  # for the reports of delivery
+    until = time.monotonic() + _REPORTS_S
+    while not any(wrote.refused is not None for wrote in done) and (left := until - time.monotonic()) > 0:
+        with contextlib.suppress(KafkaException, SystemError):
+            producer.poll(left)
     found = [KafkaException(wrote.refused) for wrote in done if wrote.refused is not None]
     return next((error for error in found if lasting(error)), None)
 
