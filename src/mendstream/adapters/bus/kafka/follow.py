@@ -132,6 +132,11 @@ class Follower:
         for stream in streams:
             self._orders.append(partial(self._meet, stream))
 
+    def follow(self, stream: Stream, position: Position) -> None:
+        """Begin now with what will be read: streams that are begun one after another wait for each other's fetches."""
+        with self._news:
+            self._follow(stream, position)
+
     def leave(self, stream: Stream) -> None:
         """Fetch it no more."""
         with self._news:

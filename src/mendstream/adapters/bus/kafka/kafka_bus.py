@@ -544,8 +544,8 @@ class KafkaBus:
     # --- bells -------------------------------------------------------------------------------------------------------
 
     def listen(self, name: str, streams: Sequence[Stream]) -> FifoBell:
-        """From now on these streams are fetched in the background, each from where it is first read; what `name`
-        listened to before is fetched no more.
+        """From now on these streams are fetched in the background, from where this process's tasks are, else from where
+        they are first read; what `name` listened to before is fetched no more.
         """
         with told(self._root):
             bell = FifoBell(self._root / "bells", name, [s for s in streams if s.topic is Topic.SOURCE])
@@ -557,6 +557,10 @@ class KafkaBus:
         if self._follower is None and any(stream.topic is not Topic.SOURCE for stream in streams):
             self._follower = Follower(self._cluster, self._cluster.group("follow"), self._ring)
             self._follower.meet(stream for stream in streams if stream.topic is not Topic.SOURCE)
+        for stream in streams:
+            at = [held.positions[str(stream)] for held in self._held.values() if str(stream) in held.positions]
+            if self._follower is not None and at and stream.topic is not Topic.SOURCE:
+                self._follower.follow(stream, min(at))
         return bell
 
     def _listened(self, stream: Stream) -> bool:

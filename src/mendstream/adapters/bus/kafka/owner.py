@@ -17,7 +17,16 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from mendstream.adapters.bus.kafka.client import ANSWER_S, MOST_BYTES, Cluster, cause_of, explained, meet, silent
+from mendstream.adapters.bus.kafka.client import (
+    ANSWER_S,
+    MOST_BYTES,
+    Cluster,
+    cause_of,
+    code_of,
+    explained,
+    meet,
+    silent,
+)
 from mendstream.adapters.bus.kafka.follow import Lookup
 from mendstream.adapters.bus.kafka.pace import Pace
 from mendstream.adapters.bus.kafka.places import Message as Kept
@@ -28,6 +37,7 @@ from mendstream.contracts.topics import TOPICS, Spread, Topic
 
 _TRANSACTION_MS = 10_000
 """After so long the broker ends a transaction by itself, which keeps every reader of its topics waiting."""
+_EARLY_S = 0.1
 _RING = 8192
 """Changes are keyed by their turn modulo this, so that compaction keeps all since the last snapshot: there is one at
 least every 5,000 turns."""
@@ -149,16 +159,28 @@ class Identities:
             self._begin(name)
 
     def _begin(self, name: str) -> Producer:
+        producer = self._begun(name, _EARLY_S) or self._begun(name, ANSWER_S)
+        assert producer is not None  # within ANSWER_S it is there, or NoAnswer was raised
+        self._sweep(name, producer)
+        return producer
+
+    def _begun(self, name: str, within_s: float) -> Producer | None:
+        """A producer that has fenced the one before; None if that takes longer than `_EARLY_S`, and no more is allowed.
+
+        Where the one before had a transaction open, the broker ends that first, which takes milliseconds, and says to
+        come again: librdkafka does half a second later, and another producer need not wait.
+        """
         prefix = self._cluster.namespace or "mendstream"
         producer = self._cluster.producer(
             **{"transactional.id": f"{prefix}.{name}", "transaction.timeout.ms": _TRANSACTION_MS}
         )
         meet(producer, self._cluster.topic(Topic.INCIDENT_LOG), times=2)
         try:
-            producer.init_transactions(ANSWER_S)
+            producer.init_transactions(within_s)
         except KafkaException as error:
+            if within_s == _EARLY_S and code_of(error).code() == KafkaError._TIMED_OUT:
+                return None
             raise explained(error, f"becoming the owner of {name}", self._cluster) from error
-        self._sweep(name, producer)
         return producer
 
     def _sweep(self, name: str, producer: Producer) -> None:
