@@ -45,25 +45,29 @@ RUNS_ENV = "BENCH_RUNS"
 Note = Callable[[str], None]
 
 
-def run(name: str, json: bool, bus: str = "") -> int:
+def run(name: str, json: bool, bus: str = "", store: str = "") -> int:
     """Measure `name` (or `all`); 0 if every bound was reached, 1 if not. `bus`: kafka://HOST:PORT, for those that run
-    on it. Raises UsageError for an unknown name, and for a bus that the bench has no use for, or lacks.
+    on it. `store`: a PostgreSQL server's URL, for mttr. Raises UsageError for an unknown name, and for a bus or store
+    that the bench has no use for, or lacks.
     """
     from mendstream.bench import machine
     from mendstream.bench.telling import tell
 
     chosen = _chosen(name)
     servers = _servers(name, bus)
+    if store and name not in EITHER:
+        raise UsageError(f"bench {name} has no use for a store", hint=f"those that have: {', '.join(EITHER)}")
     known = machine.facts()
-    reports = [_measure(bench, servers) for bench in chosen]
+    reports = [_measure(bench, servers, store) for bench in chosen]
     tell(name, known, reports, json=json)
     return 0 if all(report.reached for report in reports) else 1
 
 
-def _measure(bench: str, servers: str) -> Report:
+def _measure(bench: str, servers: str, store: str) -> Report:
     note(f"{bench}: {BENCHES[bench]}")
     measure: Callable[..., Report] = importlib.import_module(module_of(bench)).measure
     more = {"servers": servers} if bench in ON_KAFKA + EITHER else {}
+    more |= {"store": store} if bench in EITHER else {}
     return measure(runs_of(bench), lambda text: note(f"{bench}: {text}"), **more)
 
 

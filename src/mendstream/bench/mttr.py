@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from mendstream.bench import ground
 from mendstream.bench.figures import Figure, Report
 from mendstream.contracts.errors import CouldNot
@@ -43,9 +45,11 @@ class Healed(NamedTuple):
     """Others than the one that the fault had to cause."""
 
 
-def measure(runs: int, note: Callable[[str], None], *, servers: str = "") -> Report:
-    """`servers`: of a Kafka broker; none, and the log is in the data directory."""
-    found = {fault: [_noted(fault, n, runs, note, servers) for n in range(runs)] for fault in WANTED}
+def measure(runs: int, note: Callable[[str], None], *, servers: str = "", store: str = "") -> Report:
+    """`servers`: of a Kafka broker; none, and the log is in the data directory. `store`: of a PostgreSQL server; none,
+    and the store is in SQLite.
+    """
+    found = {fault: [_noted(fault, n, runs, note, servers, store) for n in range(runs)] for fault in WANTED}
     wanted = WANTED_ON_KAFKA if servers else WANTED
     figures = {
         name: figure
@@ -78,8 +82,8 @@ def _figures(fault: str, healed: Sequence[Healed], wanted: float) -> dict[str, F
     }  # fmt: skip
 
 
-def _noted(fault: str, n: int, runs: int, note: Callable[[str], None], servers: str) -> Healed:
-    found = once(fault, seed=n, servers=servers)
+def _noted(fault: str, n: int, runs: int, note: Callable[[str], None], servers: str, store: str) -> Healed:
+    found = once(fault, seed=n, servers=servers, store=store)
     times = ", ".join(
         f"{word} {'-' if at is None else f'{at:.2f} s'}"
         for word, at in (("detected", found.detected_s), ("acted", found.acted_s), ("verified", found.verified_s))
@@ -88,7 +92,7 @@ def _noted(fault: str, n: int, runs: int, note: Callable[[str], None], servers: 
     return found
 
 
-def once(fault: str, *, seed: int, servers: str = "") -> Healed:
+def once(fault: str, *, seed: int, servers: str = "", store: str = "") -> Healed:
     """A fresh house, healthy for as long as the demo's control, then the fault. Raises what has made the house fail."""
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(ground.folder())
@@ -97,6 +101,11 @@ def once(fault: str, *, seed: int, servers: str = "") -> Healed:
             from mendstream.bench.broker import broker
 
             settings = stack.enter_context(broker(servers)).holds(settings)
+        if store:
+            from mendstream.bench.database import database
+
+            kept = msgspec.structs.replace(settings.store, url=stack.enter_context(database(store)))
+            settings = msgspec.structs.replace(settings, store=kept)
         register_models(settings)
         story = Story((fault,))
         house = stack.enter_context(House(settings))

@@ -54,9 +54,10 @@ def agent(door: Door, name: str, replica: int, fuse: bool | None) -> int:
 @click.option(
     "--bus", metavar="KIND", default="", help="kafka://HOST:PORT, for the benches that run on Kafka, and mttr."
 )
+@click.option("--store", metavar="URL", default="", help="postgresql://USER@HOST:PORT/NAME, for mttr.")
 @json_option
-def bench(name: str, bus: str, as_json: bool) -> int:
+def bench(name: str, bus: str, store: str, as_json: bool) -> int:
     """Measure: pipeline, latency, counts, mttr, start, help, or all of them; kafka with a broker."""
     from mendstream.cli.late import late
 
-    return int(late("mendstream.bench:run")(name, as_json, bus))
+    return int(late("mendstream.bench:run")(name, as_json, bus, store))

@@ -17,12 +17,13 @@ from mendstream.contracts.errors import UsageError
 def measured(monkeypatch):
     """Every bench gives this figure instead of measuring; how often each was to run, and on which broker."""
     asked: dict[str, int] = {}
-    given = {"figure": Figure(what="", unit="", runs=(1.0,), most=2.0), "servers": {}}
+    given = {"figure": Figure(what="", unit="", runs=(1.0,), most=2.0), "servers": {}, "store": {}}
 
     def stand_in(name):
         def measure(runs, note, **more):
             asked[name] = runs
-            given["servers"] |= {name: more["servers"]} if more else {}
+            for word, value in more.items():
+                given[word][name] = value
             note("one run")
             return Report(bench=name, figures={f"{name}_x": given["figure"]})
 
@@ -103,3 +104,10 @@ def test_a_bench_of_the_embedded_log_has_no_use_for_a_broker():
 def test_a_bus_that_names_no_broker_is_refused(bus):
     with pytest.raises(UsageError, match="is no broker"):
         bench.run("mttr", True, bus)
+
+
+def test_mttr_is_told_where_its_store_is_and_no_other_bench_has_use_for_one(measured, capsys):
+    bench.run("mttr", True, "", "postgresql://me@db/postgres")
+    assert measured[1]["store"] == {"mttr": "postgresql://me@db/postgres"}
+    with pytest.raises(UsageError, match="no use for a store"):
+        bench.run("pipeline", True, "", "postgresql://me@db/postgres")
