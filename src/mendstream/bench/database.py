@@ -18,7 +18,7 @@ def database(server: str) -> Iterator[str]:
     try:
         url = make_url(server)
     except ArgumentError as error:
-        raise UsageError(f"--store {server} is no URL", hint="postgresql://USER@HOST:PORT/NAME") from error
+        raise UsageError("--store is no URL", hint="postgresql://USER@HOST:PORT/NAME") from error
     name = f"bench_{time.time_ns():x}"
     _do(url, f"CREATE DATABASE {name}")
     try:

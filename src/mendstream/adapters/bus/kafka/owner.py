@@ -38,6 +38,7 @@ from mendstream.contracts.topics import TOPICS, Spread, Topic
 _TRANSACTION_MS = 10_000
 """After so long the broker ends a transaction by itself, which keeps every reader of its topics waiting."""
 _EARLY_S = 0.1
+"""A producer that needs longer to fence the one before gives its place to another."""
 _RING = 8192
 """Changes are keyed by their turn modulo this, so that compaction keeps all since the last snapshot: there is one at
 least every 5,000 turns."""
