@@ -39,6 +39,7 @@ _TRANSACTION_MS = 10_000
 """After so long the broker ends a transaction by itself, which keeps every reader of its topics waiting."""
 _EARLY_S = 0.1
 """A producer that needs longer to fence the one before gives its place to another."""
+_NOT_YET = (KafkaError._TIMED_OUT, KafkaError.CONCURRENT_TRANSACTIONS)
 _RING = 8192
 """Changes are keyed by their turn modulo this, so that compaction keeps all since the last snapshot: there is one at
 least every 5,000 turns."""
@@ -179,7 +180,7 @@ class Identities:
         try:
             producer.init_transactions(within_s)
         except KafkaException as error:
-            if within_s == _EARLY_S and code_of(error).code() == KafkaError._TIMED_OUT:
+            if within_s == _EARLY_S and code_of(error).code() in _NOT_YET:
                 return None
             raise explained(error, f"becoming the owner of {name}", self._cluster) from error
         return producer
