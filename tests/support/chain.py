@@ -21,7 +21,9 @@ from mendstream.runtime.clock import WallClock
 
 THROUGH = (Topic.SOURCE, Topic.RAW_EVENTS, Topic.FEATURES, Topic.PREDICTIONS, Topic.DECISIONS)
 _AGAIN_S = 0.1
+"""Between two tries while the broker is away; the test that reads the numbers has the deadline."""
 _PACE_S = 0.01
+"""Between two turns of the source, which else would make numbers as fast as it can."""
 _SNAPSHOT_EVERY = 50
 
 

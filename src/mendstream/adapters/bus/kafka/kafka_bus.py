@@ -267,7 +267,7 @@ class KafkaBus:
                 self._leave(stream)
             pause_s = identity.pace.end(time.monotonic())
         self._wrote(done)
-        time.sleep(pause_s)
+        time.sleep(pause_s)  # see pace.py; no lock is held, so whoever claims or publishes meanwhile does not wait
         return {stream: place(stream, wrote.last) + wrote.rows for stream, wrote in done.items()}
 
     def _check(self, commit: TaskCommit) -> None:
@@ -554,12 +554,13 @@ class KafkaBus:
         for stream in before:
             if not self._listened(stream):
                 self._leave(stream)
-        if self._follower is None and any(stream.topic is not Topic.SOURCE for stream in streams):
+        fetched = [stream for stream in streams if stream.topic is not Topic.SOURCE]
+        if fetched and self._follower is None:
             self._follower = Follower(self._cluster, self._cluster.group("follow"), self._ring)
-            self._follower.meet(stream for stream in streams if stream.topic is not Topic.SOURCE)
-        for stream in streams:
+            self._follower.meet(fetched)
+        for stream in fetched:
             at = [held.positions[str(stream)] for held in self._held.values() if str(stream) in held.positions]
-            if self._follower is not None and at and stream.topic is not Topic.SOURCE:
+            if self._follower is not None and at:
                 self._follower.follow(stream, min(at))
         return bell
 
